@@ -1,0 +1,101 @@
+"""The contrastive loss of VideoCLIP: symmetric InfoNCE over the pairs of a batch (paper, section 3.2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fairseq import metrics
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from torch import Tensor
+
+
+def symmetric_info_nce(video_embeddings: Tensor, text_embeddings: Tensor, temperature: float = 1.0) -> Tensor:
+    """Contrastive loss over in-batch negatives, in both directions.
+
+    Args:
+        video_embeddings: (B, D); row i comes from the same pair as row i of the text.
+        text_embeddings: (B, D). Neither is normalised: raw dot products are compared.
+        temperature: divides the dot products; the paper's is 1.
+
+    Returns:
+        Scalar: the sum (not the mean) of the two cross-entropies, each a mean over the batch.
+
+    Raises:
+        ValueError: if the shapes differ or the temperature is not positive.
+
+    References:
+        https://arxiv.org/abs/2109.14084, equations 1 to 3.
+    """
+    if video_embeddings.shape != text_embeddings.shape:
+        raise ValueError(
+            "video and text embeddings must pair row by row, "
+            f"got {tuple(video_embeddings.shape)} and {tuple(text_embeddings.shape)}"
+        )
+    if temperature <= 0:
+        raise ValueError(f"criterion.temperature is {temperature}: it must be positive")
+    logits_per_text = text_embeddings @ video_embeddings.T / temperature  # (B texts, B videos)
+    targets = torch.arange(len(logits_per_text), device=logits_per_text.device)
+    return F.cross_entropy(logits_per_text, targets) + F.cross_entropy(logits_per_text.T, targets)
+
+
+@torch.no_grad()
+def in_batch_accuracy(video_embeddings: Tensor, text_embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """How many texts rank their own video first among the batch's, and how many videos their own text."""
+    similarities = text_embeddings @ video_embeddings.T
+    targets = torch.arange(len(similarities), device=similarities.device)
+    return (similarities.argmax(1) == targets).sum(), (similarities.argmax(0) == targets).sum()
+
+
+@dataclass
+class VideoTextContrastiveConfig(FairseqDataclass):
+    """The paper's loss."""
+
+    temperature: float = field(default=1.0, metadata={"help": "divides the dot products"})
+
+
+@register_criterion("video_text_contrastive", dataclass=VideoTextContrastiveConfig)
+class VideoTextContrastiveCriterion(FairseqCriterion):
+    """Symmetric InfoNCE on the embeddings of any model that returns `video_embeddings` and `text_embeddings`."""
+
+    def __init__(self, task: Any, temperature: float) -> None:
+        super().__init__(task)
+        self.temperature = temperature
+
+    def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict]:
+        """Loss of one batch of pairs.
+
+        Returns:
+            The loss; a sample size of 1, for the loss is a mean already and batches weigh the same; values to log.
+        """
+        output = model(**sample["net_input"])
+        # in float32 whatever the model's precision: dot products of unnormalised embeddings are large
+        video, text = output["video_embeddings"].float(), output["text_embeddings"].float()
+        loss = symmetric_info_nce(video, text, self.temperature)
+        text_to_video, video_to_text = in_batch_accuracy(video, text)
+        logging_output = {
+            "loss": loss.detach() * sample["nsentences"],
+            "text_to_video": text_to_video,
+            "video_to_text": video_to_text,
+            "nsentences": sample["nsentences"],
+            "ntokens": sample["ntokens"],
+            "sample_size": 1,
+        }
+        return loss, 1, logging_output
+
+    @staticmethod
+    def reduce_metrics(logging_outputs: Sequence[dict[str, Any]]) -> None:
+        """Average over the pairs of all batches and processes."""
+        pairs = float(sum(output.get("nsentences", 0) for output in logging_outputs))
+        if pairs == 0:
+            return
+        for key, digits in (("loss", 4), ("text_to_video", 3), ("video_to_text", 3)):
+            total = sum(output.get(key, 0) for output in logging_outputs)
+            metrics.log_scalar(key, float(total) / pairs, pairs, round=digits)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """All logged values are sums."""
+        return True

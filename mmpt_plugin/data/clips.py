@@ -1,0 +1,300 @@
+"""Which seconds and which captions make a clip: two sampling rules, as pure functions of a numpy Generator.
+
+A clip is four integers, `video_start, video_end, first caption, last caption + 1`: the seconds [video_start, video_end)
+and a run of whole captions. The text is drawn first, in the same way by both rules; they differ in the video:
+
+- overlapped (pre-training): a window of random length grown from a second inside the text;
+- aligned (the ablation, and the clips that retrieval embeds): the seconds that the text takes.
+
+A batch needs 16 clips of each of 32 videos, so the `*_batch` functions do the work, over all clips at once, and the
+functions of one video are their smallest case. Equal in distribution to the original's samplers, not draw by draw.
+
+Reference: VideoCLIP, https://arxiv.org/abs/2109.14084, and the rules of the original as its behaviour shows them.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+MAX_TEXT_SECONDS = 256.0  # a text span that long grows no further, whatever its budget (the original's fixed limit)
+STEPS_AT_ONCE = 12  # growth steps looked ahead together: most texts end within these, so numpy's overhead is paid once
+
+Ints = NDArray[np.int64]
+
+
+def sample_overlapped_clips(
+    starts: ArrayLike,
+    ends: ArrayLike,
+    token_counts: ArrayLike,
+    video_seconds: int,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    text_tokens: tuple[int, int] = (8, 64),
+    clip_seconds: tuple[int, int] = (3, 32),
+) -> Ints:
+    """Draws overlapped clips of one video; see `sample_overlapped_clips_batch`.
+
+    Args:
+        starts: (captions,) seconds.
+        ends: (captions,) seconds.
+        token_counts: (captions,) word pieces of each caption; 0 is allowed.
+        video_seconds: length of the video, at least 1.
+        n: clips to draw, independently of each other.
+        rng: the only source of randomness.
+        text_tokens: smallest and largest text budget, both inclusive.
+        clip_seconds: smallest and largest length of the video window, both inclusive.
+
+    Returns:
+        (n, 4): video_start, video_end, first caption, last caption + 1.
+
+    Raises:
+        ValueError: no captions, no seconds, or arguments that make no sense.
+    """
+    offsets = [0, len(np.asarray(starts))]
+    return sample_overlapped_clips_batch(
+        starts, ends, token_counts, offsets, [video_seconds], n, rng, text_tokens=text_tokens, clip_seconds=clip_seconds
+    )
+
+
+def sample_aligned_clips(
+    starts: ArrayLike,
+    ends: ArrayLike,
+    token_counts: ArrayLike,
+    video_seconds: int,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    text_tokens: tuple[int, int] = (8, 64),
+) -> Ints:
+    """Draws aligned clips of one video; see `sample_aligned_clips_batch`.
+
+    Args:
+        starts: (captions,) seconds.
+        ends: (captions,) seconds.
+        token_counts: (captions,) word pieces of each caption; 0 is allowed.
+        video_seconds: length of the video; 0 gives empty video spans.
+        n: clips to draw, independently of each other.
+        rng: the only source of randomness.
+        text_tokens: smallest and largest text budget, both inclusive.
+
+    Returns:
+        (n, 4): video_start, video_end (not cut to the model's 32 seconds), first caption, last caption + 1.
+
+    Raises:
+        ValueError: no captions, or arguments that make no sense.
+    """
+    offsets = [0, len(np.asarray(starts))]
+    return sample_aligned_clips_batch(
+        starts, ends, token_counts, offsets, [video_seconds], n, rng, text_tokens=text_tokens
+    )
+
+
+def sample_overlapped_clips_batch(
+    starts: ArrayLike,
+    ends: ArrayLike,
+    token_counts: ArrayLike,
+    caption_offsets: ArrayLike,
+    video_seconds: ArrayLike,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    text_tokens: tuple[int, int] = (8, 64),
+    clip_seconds: tuple[int, int] = (3, 32),
+) -> Ints:
+    """Draws overlapped clips of a group of videos, whose captions stand one video after the other.
+
+    The video window starts empty, at a second drawn uniformly from floor(text start) to ceil(text end), both
+    inclusive, and moved into the video. It then grows second by second to its drawn length, left or right by a fair
+    coin, or on the side that has room. So its length does not depend on the text, and it need not hold that second.
+
+    Args:
+        starts: (captions,) seconds, all videos.
+        ends: (captions,) seconds. An end before its start is allowed.
+        token_counts: (captions,) word pieces; 0 is allowed.
+        caption_offsets: (videos + 1,); video v owns the captions [caption_offsets[v], caption_offsets[v + 1]).
+        video_seconds: (videos,), at least 1 each.
+        n: clips to draw of each video, independently of each other.
+        rng: the only source of randomness.
+        text_tokens: smallest and largest text budget, both inclusive; (61, 61) is the original's fixed-length rule.
+        clip_seconds: smallest and largest length of the video window, both inclusive; a shorter video is taken whole.
+
+    Returns:
+        (videos * n, 4), video by video: video_start, video_end, first caption, last caption + 1; captions are
+        counted from their own video's first.
+
+    Raises:
+        ValueError: a video without captions or seconds, or arguments that make no sense.
+    """
+    starts, ends, token_counts, caption_offsets, video_seconds = _checked_videos(
+        starts, ends, token_counts, caption_offsets, video_seconds, n
+    )
+    _check_range("clip_seconds", clip_seconds)
+    _refuse_videos(video_seconds < 1, "no seconds", "a video window needs at least one second of features")
+
+    first, stop = _sample_text_spans(starts, ends, token_counts, caption_offsets, n, rng, text_tokens)
+    seconds = video_seconds.repeat(n)
+    low = np.floor(starts[first]).astype(np.int64)
+    high = np.ceil(ends[stop - 1]).astype(np.int64)
+    drawn = rng.integers(low, np.maximum(low, high), endpoint=True)
+    # Captions whose words were moved can end before they start: the original then takes the middle.
+    centre = np.where(low <= high, drawn, (low + high) // 2)
+    centre = np.minimum(np.maximum(centre, 0), seconds - 1)
+
+    steps = np.minimum(rng.integers(*clip_seconds, size=len(centre), endpoint=True), seconds)
+    rightward = _bounded_rightward(rng.binomial(steps, 0.5), steps, centre, seconds - centre)
+    video_end = centre + rightward
+    return _as_rows(video_end - steps, video_end, first, stop, caption_offsets, n)
+
+
+def sample_aligned_clips_batch(
+    starts: ArrayLike,
+    ends: ArrayLike,
+    token_counts: ArrayLike,
+    caption_offsets: ArrayLike,
+    video_seconds: ArrayLike,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    text_tokens: tuple[int, int] = (8, 64),
+) -> Ints:
+    """Draws aligned clips of a group of videos: the video span is the text's, in whole seconds.
+
+    It runs from floor(start) to ceil(end), cut to the video. It may be empty (captions past the video's end, or that
+    end before they start), and longer than the 32 seconds that the model takes, of which the first are then used.
+
+    Args:
+        starts: (captions,) seconds, all videos.
+        ends: (captions,) seconds.
+        token_counts: (captions,) word pieces; 0 is allowed.
+        caption_offsets: (videos + 1,); video v owns the captions [caption_offsets[v], caption_offsets[v + 1]).
+        video_seconds: (videos,).
+        n: clips to draw of each video, independently of each other.
+        rng: the only source of randomness.
+        text_tokens: smallest and largest text budget, both inclusive; (61, 61) is the original's fixed-length rule.
+
+    Returns:
+        (videos * n, 4), video by video: video_start, video_end, first caption, last caption + 1; captions are
+        counted from their own video's first.
+
+    Raises:
+        ValueError: a video without captions, or arguments that make no sense.
+    """
+    starts, ends, token_counts, caption_offsets, video_seconds = _checked_videos(
+        starts, ends, token_counts, caption_offsets, video_seconds, n
+    )
+    first, stop = _sample_text_spans(starts, ends, token_counts, caption_offsets, n, rng, text_tokens)
+    seconds = video_seconds.repeat(n)
+    video_end = np.minimum(np.maximum(np.ceil(ends[stop - 1]).astype(np.int64), 0), seconds)
+    video_start = np.minimum(np.maximum(np.floor(starts[first]).astype(np.int64), 0), video_end)
+    return _as_rows(video_start, video_end, first, stop, caption_offsets, n)
+
+
+def _sample_text_spans(
+    starts: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    token_counts: Ints,
+    caption_offsets: Ints,
+    n: int,
+    rng: np.random.Generator,
+    text_tokens: tuple[int, int],
+) -> tuple[Ints, Ints]:
+    """Grows runs of captions around uniformly drawn ones until a drawn token budget or MAX_TEXT_SECONDS is reached.
+
+    Each step adds the next caption on the left or right by a fair coin, or on the side that has one. Captions are
+    added whole, so a text may exceed its budget.
+
+    Returns:
+        first, stop: (videos * n,) each, indexes into the concatenated captions.
+    """
+    _check_range("text_tokens", text_tokens)
+    begin, end = caption_offsets[:-1].repeat(n), caption_offsets[1:].repeat(n)
+    centre = rng.integers(begin, end)
+    budget = rng.integers(*text_tokens, size=len(centre), endpoint=True)
+    tokens_before = np.concatenate([[0], np.cumsum(token_counts)])
+
+    first, stop = np.empty_like(centre), np.empty_like(centre)
+    growing = np.arange(len(centre))  # the clips whose text is not final yet
+    heads = np.zeros(len(centre), dtype=np.int64)  # their coins so far that said "right"
+    steps_so_far = 0
+    while len(growing):
+        middle = centre[growing, None]
+        left_room, right_room = middle - begin[growing, None], end[growing, None] - 1 - middle
+        coins = rng.integers(0, 2, size=(len(growing), STEPS_AT_ONCE), dtype=bool)
+        heads_after = heads[growing, None] + coins.cumsum(axis=1)
+        # Column j is the text after steps_so_far + j steps: before coin j is thrown.
+        steps = np.minimum(np.arange(steps_so_far, steps_so_far + STEPS_AT_ONCE), left_room + right_room)
+        text_stop = middle + 1 + _bounded_rightward(heads_after - coins, steps, left_room, right_room)
+        text_first = text_stop - 1 - steps
+        final = (
+            (tokens_before[text_stop] - tokens_before[text_first] >= budget[growing, None])
+            | (ends[text_stop - 1] - starts[text_first] >= MAX_TEXT_SECONDS)
+            | (steps == left_room + right_room)
+        )
+        done = final.any(axis=1)
+        at = final.argmax(axis=1)[done]  # the first step that is final
+        first[growing[done]], stop[growing[done]] = text_first[done, at], text_stop[done, at]
+        heads[growing] = heads_after[:, -1]
+        growing = growing[~done]
+        steps_so_far += STEPS_AT_ONCE
+    return first, stop
+
+
+def _bounded_rightward(heads: Ints, steps: Ints, left_room: Ints, right_room: Ints) -> Ints:
+    """How many of `steps` growth steps went right, when `heads` coins said so and a full side refuses.
+
+    A refused step goes to the other side. Both counts only grow, so the side that a free walk would have overfilled by
+    now is the one that is full: cutting the free walk's count gives the bounded one's without walking. Needs
+    steps <= left_room + right_room.
+    """
+    return np.minimum(np.maximum(heads, steps - left_room), right_room)
+
+
+def _as_rows(video_start: Ints, video_end: Ints, first: Ints, stop: Ints, caption_offsets: Ints, n: int) -> Ints:
+    own_offset = caption_offsets[:-1].repeat(n)
+    return np.stack([video_start, video_end, first - own_offset, stop - own_offset], axis=1)
+
+
+def _checked_videos(
+    starts: ArrayLike,
+    ends: ArrayLike,
+    token_counts: ArrayLike,
+    caption_offsets: ArrayLike,
+    video_seconds: ArrayLike,
+    n: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], Ints, Ints, Ints]:
+    """The arguments as float64 seconds (float32 would round differences) and int64 counts, or an error."""
+    starts, ends = np.asarray(starts, dtype=np.float64), np.asarray(ends, dtype=np.float64)
+    token_counts = np.asarray(token_counts, dtype=np.int64)
+    caption_offsets = np.asarray(caption_offsets, dtype=np.int64)
+    video_seconds = np.asarray(video_seconds, dtype=np.int64)
+    if not starts.shape == ends.shape == token_counts.shape == (len(starts),):
+        raise ValueError(
+            f"starts, ends and token_counts must hold one number a caption, got shapes {starts.shape}, {ends.shape}, "
+            f"{token_counts.shape}"
+        )
+    captions = np.diff(caption_offsets)
+    if len(captions) != len(video_seconds) or caption_offsets[0] != 0 or caption_offsets[-1] != len(starts):
+        raise ValueError(
+            f"caption_offsets must be {len(video_seconds) + 1} numbers (videos + 1) from 0 to {len(starts)}, "
+            f"got {len(caption_offsets)} from {caption_offsets[0]} to {caption_offsets[-1]}"
+        )
+    _refuse_videos(captions < 1, "no captions", "leave it out of the video list")
+    if not (np.isfinite(starts).all() and np.isfinite(ends).all()):
+        raise ValueError("caption times must be finite seconds, got nan or inf; repair starts or ends")
+    if (token_counts < 0).any():
+        raise ValueError(f"token_counts must be 0 or more, got {token_counts.min()}; leave padding out of the count")
+    if n < 1:
+        raise ValueError(f"n (clips a video) must be 1 or more, got {n}")
+    return starts, ends, token_counts, caption_offsets, video_seconds
+
+
+def _refuse_videos(wrong: NDArray[np.bool_], what: str, remedy: str) -> None:
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise ValueError(f"{wrong.sum()} of {len(wrong)} videos have {what}, the first at position {first}; {remedy}")
+
+
+def _check_range(name: str, bounds: tuple[int, int]) -> None:
+    low, high = bounds
+    if not 1 <= low <= high:
+        raise ValueError(f"{name} must be (smallest, largest) with 1 <= smallest <= largest, got {tuple(bounds)}")

@@ -1,0 +1,135 @@
+"""An epoch iterator whose groups are made when the epoch starts, and are kept in the checkpoint of a half-done epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.data.iterators import BufferedIterator, CountingIterator, EpochBatchIterator
+from numpy.typing import NDArray
+
+from mmpt_plugin.data.groups import GroupSource
+from mmpt_plugin.data.pretraining_dataset import PretrainingDataset
+
+logger = logging.getLogger(__name__)
+
+
+def fingerprint(video_ids: Sequence[str]) -> str:
+    """A short hash of a list of videos and its order."""
+    return hashlib.sha256("\n".join(video_ids).encode()).hexdigest()[:16]
+
+
+class GroupEpochIterator(EpochBatchIterator):
+    """Batches of whole groups for this process.
+
+    fairseq asks for an iterator before a checkpoint's state is known, and once more after the last epoch; the source is
+    therefore asked only when an epoch really starts (`next_epoch_itr`), and not at all when the checkpoint holds the
+    groups of the epoch to go on with. All processes take equal numbers of equal batches; up to one group per batch and
+    process may be left over in an epoch, another in each epoch as the groups' order is random.
+    """
+
+    def __init__(
+        self,
+        dataset: PretrainingDataset,
+        source: GroupSource,
+        *,
+        groups_per_batch: int = 1,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        num_workers: int = 0,
+        epoch: int = 1,
+        buffer_size: int = 0,
+    ) -> None:
+        """
+        Raises:
+            ValueError: if an epoch has too few groups for every process to get a batch.
+        """
+        super().__init__(
+            dataset,
+            dataset.collater,
+            batch_sampler=[],
+            num_shards=num_shards,
+            shard_id=shard_id,
+            num_workers=num_workers,
+            epoch=epoch,
+            buffer_size=buffer_size,
+        )
+        self.source = source
+        self.groups_per_batch = groups_per_batch
+        self.batches_per_epoch = source.num_groups // (num_shards * groups_per_batch)
+        if self.batches_per_epoch == 0:
+            raise ValueError(
+                f"an epoch has {source.num_groups} groups of task.videos_per_batch videos; {num_shards} processes with "
+                f"dataset.batch_size={groups_per_batch} groups need {num_shards * groups_per_batch}: "
+                "add videos or lower one of them"
+            )
+        self._groups: NDArray[np.int64] | None = None
+        self._restored: NDArray[np.int64] | None = None
+
+    @property
+    def first_batch(self) -> str:
+        """fairseq's word for "no batch before the epoch starts"; all processes have equal batches, none is needed."""
+        return "DUMMY"
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
+
+    def _get_iterator_for_epoch(
+        self, epoch: int, shuffle: bool, fix_batches_to_gpus: bool = False, offset: int = 0
+    ) -> CountingIterator | None:
+        """The rest of an epoch from batch `offset` on; None if there is none."""
+        if offset >= self.batches_per_epoch:
+            return None
+        self._groups = self.source.groups(epoch) if self._restored is None else self._restored
+        self._restored = None
+        self.dataset.set_groups(epoch, self._groups)
+        used = self.batches_per_epoch * self.num_shards * self.groups_per_batch
+        if used < len(self._groups):
+            logger.info(f"epoch {epoch}: {len(self._groups) - used} of {len(self._groups)} groups are left over")
+        shares = np.arange(used).reshape(self.batches_per_epoch, self.num_shards, self.groups_per_batch)
+        batches = torch.utils.data.DataLoader(
+            self.dataset,
+            batch_sampler=shares[offset:, self.shard_id].tolist(),
+            collate_fn=self.collate_fn,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+        if self.buffer_size > 0:
+            batches = BufferedIterator(self.buffer_size, batches)
+        return CountingIterator(batches, start=offset)
+
+    def state_dict(self) -> dict[str, Any]:
+        """fairseq's state, the source's and, in mid-epoch, the epoch's groups."""
+        state = super().state_dict()
+        state["videos"] = fingerprint(self.dataset.corpus.video_ids)
+        state["source"] = self.source.state_dict()
+        if state["iterations_in_epoch"] > 0 and self._groups is not None:
+            state["groups"] = torch.from_numpy(self._groups)
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """
+        Raises:
+            ValueError: if the checkpoint was made with other videos, or groups of another size.
+        """
+        current = fingerprint(self.dataset.corpus.video_ids)
+        if state_dict["videos"] != current:
+            raise ValueError(
+                f"the checkpoint was saved with another list of training videos ({state_dict['videos']}, now {current}): "
+                "restore howto100m/train.txt, or set checkpoint.reset_dataloader=true to start with the new list"
+            )
+        groups = state_dict.get("groups")
+        if groups is not None:
+            if groups.shape[0] != self.source.num_groups:
+                raise ValueError(
+                    f"the checkpoint was saved in mid-epoch with {groups.shape[0]} groups of {groups.shape[1]} videos; "
+                    f"now an epoch has {self.source.num_groups}: restore task.videos_per_batch, or set "
+                    "checkpoint.reset_dataloader=true to start the epoch anew"
+                )
+            self._restored = groups.numpy()
+        self.source.load_state_dict(state_dict["source"])
+        super().load_state_dict(state_dict)

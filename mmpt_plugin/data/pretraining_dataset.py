@@ -1,0 +1,124 @@
+"""Pre-training data for fairseq: one item is one group of videos with clips drawn from each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from fairseq.data import FairseqDataset
+from numpy.typing import NDArray
+
+from mmpt_plugin.data.clips import sample_aligned_clips_batch, sample_overlapped_clips_batch
+from mmpt_plugin.data.corpus import VideoTextCorpus
+from mmpt_plugin.data.pairs import Batch, SpecialTokens, build_pairs, build_text, build_video, collate_groups
+
+SAMPLING_RULES = ("overlapped", "aligned")
+FIRST_SECONDS = "first"  # one fixed clip a video, for retrieval's `first_32s`
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How clips are drawn (paper, section 3.3) and cut.
+
+    Attributes:
+        sampling: `overlapped`; `aligned` for clips whose video spans their text; `first` for the first `max_seconds` of
+            a video with the captions that start there.
+        clips_per_video: clips drawn from each video of a group, independently: a video with few captions repeats them.
+        text_tokens: smallest and largest text budget, word pieces.
+        clip_seconds: smallest and largest length of an overlapped video window.
+        max_seconds, max_pieces: what the model takes; longer clips are cut.
+    """
+
+    sampling: str = "overlapped"
+    clips_per_video: int = 16
+    text_tokens: tuple[int, int] = (8, 64)
+    clip_seconds: tuple[int, int] = (3, 32)
+    max_seconds: int = 32
+    max_pieces: int = 61
+
+    def __post_init__(self) -> None:
+        if self.sampling not in (*SAMPLING_RULES, FIRST_SECONDS):
+            raise ValueError(f"task.clip_sampling is {self.sampling!r}: choose one of {', '.join(SAMPLING_RULES)}")
+        if self.clips_per_video < 1:
+            raise ValueError(f"task.clips_per_video is {self.clips_per_video}: at least 1 is needed")
+
+
+def draw_pairs(
+    corpus: VideoTextCorpus,
+    videos: NDArray[np.integer],
+    clips: ClipSettings,
+    special: SpecialTokens,
+    rng: np.random.Generator,
+    index: int = 0,
+) -> Batch:
+    """The batch of a group of videos: `clips_per_video` clips of each, video by video.
+
+    Args:
+        corpus: where features and captions lie.
+        videos: (V,) indexes into the corpus.
+        clips: the sampling rule and its bounds.
+        special: ids around a text.
+        rng: the only source of randomness.
+        index: recorded as the pairs' `id`.
+    """
+    offsets, starts, ends, token_counts = corpus.group_captions(videos)
+    captions = (starts, ends, token_counts, offsets, corpus.video_seconds[videos], clips.clips_per_video, rng)
+    if clips.sampling == "overlapped":
+        spans = sample_overlapped_clips_batch(*captions, text_tokens=clips.text_tokens, clip_seconds=clips.clip_seconds)
+    elif clips.sampling == "aligned":
+        spans = sample_aligned_clips_batch(*captions, text_tokens=clips.text_tokens)
+    else:
+        spans = np.repeat(_first_clips(offsets, starts, corpus.video_seconds[videos], clips.max_seconds), clips.clips_per_video, 0)
+    repeated = np.repeat(videos, clips.clips_per_video)
+    features, seconds, pieces, lengths = corpus.clips(
+        repeated, spans, max_seconds=clips.max_seconds, max_tokens=clips.max_pieces
+    )
+    video_ids = [corpus.video_ids[video] for video in repeated]
+    return build_pairs(index, video_ids, build_video(features, seconds), build_text(pieces, lengths, special))
+
+
+def _first_clips(
+    offsets: NDArray[np.integer], starts: NDArray[np.floating], video_seconds: NDArray[np.integer], seconds: int
+) -> NDArray[np.int64]:
+    """(V, 4) spans of the first seconds of each video and the captions that start in them, its first one at least."""
+    early = np.add.reduceat(starts < seconds, offsets[:-1], dtype=np.int64)
+    zeros = np.zeros_like(early)
+    return np.stack([zeros, np.minimum(video_seconds, seconds), zeros, np.maximum(early, 1)], axis=1)
+
+
+class PretrainingDataset(FairseqDataset):
+    """Groups of videos; what is drawn depends on (seed, epoch, group) alone, not on workers, processes or a resume.
+
+    `stream` tells apart data sets of one seed: their draws are independent.
+    """
+
+    def __init__(
+        self, corpus: VideoTextCorpus, clips: ClipSettings, special: SpecialTokens, seed: int, stream: int = 0
+    ) -> None:
+        self.corpus = corpus
+        self.clips = clips
+        self.special = special
+        self.seed = (seed, stream)
+        self.epoch = 0
+        self.groups: Sequence[NDArray[np.integer]] = []
+
+    def set_groups(self, epoch: int, groups: Sequence[NDArray[np.integer]]) -> None:
+        """The groups to serve from now on; call before workers start.
+
+        Args:
+            epoch: from 1; 0 for validation, whose clips are the same in every epoch.
+            groups: each (V,) indexes of videos.
+        """
+        self.epoch, self.groups = epoch, groups
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> Batch:
+        rng = np.random.default_rng([*self.seed, self.epoch, index])
+        return draw_pairs(self.corpus, np.asarray(self.groups[index]), self.clips, self.special, rng, index)
+
+    def collater(self, samples: list[Batch]) -> Batch:
+        """Join groups; fairseq passes an empty list where a process has no batch."""
+        return collate_groups(samples, self.special.pad) if samples else {}

@@ -1,0 +1,62 @@
+"""A small BERT with random weights and the demo world's words, so that the demo needs no download.
+
+The only file of this package that knows torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from mmpt_plugin.demo import words
+
+WEIGHT_STD = 0.05
+POSITION_STD = 0.02
+
+
+def write_bert(folder: Path, seed: int, dropout: float = 0.1) -> None:
+    """Write a BERT folder: config.json, model.safetensors, vocab.txt and the tokenizer's files.
+
+    3 layers of width 128 with 4 heads. Weights are drawn from N(0, 0.05) and positions from N(0, 0.02): VideoCLIP
+    compares raw dot products, and from BERT's usual 0.02 throughout they start too close to each other to learn in the
+    few hundred updates of the demo.
+
+    Args:
+        folder: made if it does not exist.
+        seed: of the weights.
+        dropout: of the hidden states and of the attention.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = words.vocabulary()
+    vocabulary_file = folder / "vocab.txt"
+    vocabulary_file.write_text("\n".join(vocabulary) + "\n")
+    BertTokenizerFast(vocab=str(vocabulary_file), do_lower_case=True, model_max_length=64).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=512,
+        max_position_embeddings=64,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        initializer_range=WEIGHT_STD,
+    )
+    model = BertModel(config, add_pooling_layer=False)
+    _initialise(model, torch.Generator().manual_seed(seed))
+    model.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _initialise(model: BertModel, generator: torch.Generator) -> None:
+    for name, parameter in model.named_parameters():
+        if "LayerNorm.weight" in name:
+            parameter.fill_(1.0)
+        elif name.endswith("bias"):
+            parameter.zero_()
+        else:
+            std = POSITION_STD if "position_embeddings" in name else WEIGHT_STD
+            parameter.normal_(std=std, generator=generator)
+    model.embeddings.word_embeddings.weight[words.SPECIAL_TOKENS.index("[PAD]")] = 0.0

@@ -1,0 +1,107 @@
+"""What an evaluation asks of the model, and what a benchmark makes of the answer.
+
+A benchmark is three pure steps around one pass of the encoders:
+
+    plan()  -> EncodingPlan: the distinct texts and the windows of video to encode
+    score(encodings) -> arrays saved beside the results (<NAME>_scores.npz)
+    evaluate(scores) -> metrics, baselines and the original's own numbers
+
+Nothing in this package but `encoding.py` knows torch or batches.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from mmpt_plugin.evaluation.feature_folder import FeatureFolder
+
+Scores = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows start..end (exclusive, seconds) of one video's feature file; at most 32 rows, possibly none."""
+
+    video_id: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class EncodingPlan:
+    """All that the model must compute for a benchmark, each distinct text once.
+
+    Attributes:
+        texts: distinct sentences, as written in the annotation file.
+        windows: the stretches of video; `Encodings.video` follows their order.
+        per_frame: encode to one state per second (coin, crosstask, didemo_moment) instead of one pooled embedding.
+        attend_to_cls: False for coin and crosstask, where the original masks the video's [CLS].
+    """
+
+    texts: list[str]
+    windows: list[Window]
+    per_frame: bool = False
+    attend_to_cls: bool = True
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """The model's answer to a plan, float32.
+
+    Attributes:
+        text: (texts, D) pooled text embeddings.
+        video: (windows, D) pooled; or, with `per_frame`, a list of (rows of the window, D) frame states.
+        padded_video: only for plans with `per_frame` whose benchmark sets `needs_padding`: (windows, 32, D), states of
+            padded positions included (DiDeMo averages over them, as the original does).
+    """
+
+    text: np.ndarray
+    video: np.ndarray | list[np.ndarray]
+    padded_video: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Numbers of one benchmark; every value is a fraction in [0, 1] unless its name says otherwise.
+
+    Attributes:
+        metrics: ours (keys as in docs/results.md).
+        baselines: name -> numbers with the same keys as `metrics` (always `chance`).
+        original: metrics as the original computes them, where that differs from ours.
+        queries: number of queries, videos or frames-bearing videos that the metrics average over.
+        intervals: metric -> (low, high), the bootstrap 95% interval of a headline metric.
+    """
+
+    metrics: dict
+    baselines: dict[str, dict]
+    original: dict
+    queries: int
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+class Benchmark(ABC):
+    """One data set with its protocol. Subclasses read the official annotation files in `__init__`."""
+
+    name: ClassVar[str]
+    folder: ClassVar[str]  # its place in the data folder
+    paper: ClassVar[dict]  # the paper's zero-shot numbers, same keys as `Evaluation.metrics`, fractions
+    expected: ClassVar[int]  # size of the official test set
+    needs_padding: ClassVar[bool] = False
+
+    features: FeatureFolder  # where the windows' rows are read
+    found: int  # how many of the expected items have features
+    missing: list[str]  # ids without a feature file
+
+    @abstractmethod
+    def plan(self) -> EncodingPlan: ...
+
+    @abstractmethod
+    def score(self, encodings: Encodings) -> dict[str, np.ndarray]: ...
+
+    @abstractmethod
+    def evaluate(self, scores: Scores) -> Evaluation: ...

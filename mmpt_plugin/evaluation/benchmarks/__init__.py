@@ -1,0 +1,16 @@
+"""The seven benchmarks by their names on the command line."""
+
+from __future__ import annotations
+
+from mmpt_plugin.evaluation.benchmark import Benchmark
+from mmpt_plugin.evaluation.benchmarks.coin import Coin
+from mmpt_plugin.evaluation.benchmarks.crosstask import CrossTask
+from mmpt_plugin.evaluation.benchmarks.didemo import DidemoMoment, DidemoRetrieval
+from mmpt_plugin.evaluation.benchmarks.msrvtt import Msrvtt
+from mmpt_plugin.evaluation.benchmarks.msrvtt_qa import MsrvttQa
+from mmpt_plugin.evaluation.benchmarks.youcook2 import YouCook2
+
+BENCHMARKS: dict[str, type[Benchmark]] = {
+    benchmark.name: benchmark
+    for benchmark in (YouCook2, Msrvtt, MsrvttQa, DidemoMoment, DidemoRetrieval, Coin, CrossTask)
+}

@@ -1,0 +1,358 @@
+"""COIN: label every second of an instruction video with an action step, or with background.
+
+Data: Tang et al., "COIN: A Large-scale Dataset for Comprehensive Instructional Video Analysis", CVPR 2019
+(arXiv:1903.02874); annotations in COIN.json of the data set's project page. Protocol: Xu et al., EMNLP 2021
+(arXiv:2109.14084), as its code runs it (reference data, eval_coin README).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from mmpt_plugin.evaluation.annotation_files import malformed, read_json
+from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
+from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct, require_official_split, warn_if_incomplete
+from mmpt_plugin.evaluation.bootstrap import percentile_interval, resample
+from mmpt_plugin.evaluation.feature_folder import FeatureFolder
+from mmpt_plugin.evaluation.metrics import edit_scores, segment_matches
+from mmpt_plugin.evaluation.windows import merge_by_video, warn_of_cut_segments, windows_of_videos
+
+logger = logging.getLogger(__name__)
+
+BACKGROUND = 0
+OFFICIAL_FILE = 'the official COIN.json: {"database": {video: {"subset": text, "annotation": [{id, segment, label}]}}}'
+
+
+# ---------------------------------------------------------------------------------------------------- annotation file
+
+
+@dataclass(frozen=True)
+class CoinSegment:
+    """One annotated action: seconds from the video's start, COIN's id of the step and its text."""
+
+    start: float
+    end: float
+    label_id: int
+    label: str
+
+
+@dataclass(frozen=True)
+class CoinVideo:
+    """One video of COIN.json; `subset` is "training" or "testing"."""
+
+    video_id: str
+    subset: str
+    segments: tuple[CoinSegment, ...]
+
+
+def read_coin(path: Path) -> list[CoinVideo]:
+    """Reads COIN.json, videos in file order.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is no JSON (or cut short), is another file, or a record is malformed; the message names the
+            video.
+    """
+    content = read_json(path, OFFICIAL_FILE)
+    database = content.get("database") if isinstance(content, dict) else None
+    if not isinstance(database, dict):
+        raise malformed(path, OFFICIAL_FILE, "no table 'database' in it")
+    return [_read_video(path, video_id, record) for video_id, record in database.items()]
+
+
+def _read_video(path: Path, video_id: str, record: object) -> CoinVideo:
+    match record:
+        case {"subset": str(subset), "annotation": [*segments]}:
+            return CoinVideo(video_id, subset, tuple(_read_segment(path, video_id, segment) for segment in segments))
+    raise malformed(path, OFFICIAL_FILE, f"video {video_id} lacks the text 'subset' or the list 'annotation'")
+
+
+def _read_segment(path: Path, video_id: str, record: object) -> CoinSegment:
+    match record:
+        case {
+            "id": int() | str() as label_id,
+            "segment": [int() | float() as start, int() | float() as end],
+            "label": str(label),
+        } if str(label_id).isdecimal() and label.strip():
+            if 0 <= start <= end < math.inf:
+                return CoinSegment(float(start), float(end), int(label_id), label)
+            problem = f"video {video_id}: segment {start}..{end}; needed is 0 <= start <= end seconds"
+            raise malformed(path, OFFICIAL_FILE, problem)
+    raise malformed(
+        path, OFFICIAL_FILE, f"video {video_id}: no whole number 'id', [start, end] 'segment' and 'label' in {record}"
+    )
+
+
+def label_texts(videos: Iterable[CoinVideo]) -> dict[int, str]:
+    """Text of each label id in use, by increasing id; where an id has several texts the last one counts (logged)."""
+    texts: dict[int, str] = {}
+    for video in videos:
+        for segment in video.segments:
+            known = texts.setdefault(segment.label_id, segment.label)
+            if known != segment.label:
+                logger.warning("COIN label %d is %r and %r: using the latter", segment.label_id, known, segment.label)
+                texts[segment.label_id] = segment.label
+    return dict(sorted(texts.items()))
+
+
+# --------------------------------------------------------------------------------------------------------- the labels
+
+
+def paint_targets(segments: Iterable[CoinSegment], seconds: int, class_of: dict[int, int]) -> np.ndarray:
+    """Class of every second: (seconds,) int64, 0 = background.
+
+    A segment covers the seconds floor(start) .. ceil(end) - 1 as far as the video has them; later segments overwrite.
+    """
+    target = np.full(seconds, BACKGROUND, np.int64)
+    for segment in segments:
+        target[math.floor(segment.start) : math.ceil(segment.end)] = class_of[segment.label_id]
+    return target
+
+
+def background_threshold(label_similarity: np.ndarray) -> float:
+    """The original's bar for calling a second an action: the largest product of two different labels' embeddings.
+
+    It compares texts with texts, so it says little about the scale of video-text scores; see
+    `calibrated_predictions`. A single label has nothing to compare with: infinity, everything is background.
+    """
+    different = ~np.eye(len(label_similarity), dtype=bool)
+    return float(label_similarity[different].max(initial=-np.inf)) if different.any() else math.inf
+
+
+def threshold_predictions(logits: np.ndarray, threshold: float) -> np.ndarray:
+    """The original's rule: best label + 1 where its logit is above (not at) the threshold, else background.
+
+    Args:
+        logits: (frames, labels).
+        threshold: see `background_threshold`.
+
+    Returns:
+        (frames,) int64 classes.
+    """
+    return np.where(logits.max(axis=1) > threshold, logits.argmax(axis=1) + 1, BACKGROUND)
+
+
+def calibrated_predictions(logits: np.ndarray) -> np.ndarray:
+    """Background without labels and without a text-text threshold: standardise, then split the frames in two.
+
+    1. Each label's logits are standardised over all frames of the test set. A label's own offset and scale (how close
+       its text lies to videos in general) say nothing about where it happens, yet decide the raw maximum.
+    2. A frame's confidence is its best standardised logit; the frame's label is the one that reaches it.
+    3. Otsu's threshold divides the confidences into the two classes that differ most between and least within; the
+       lower class is background.
+
+    Only logits are used, of the test set as a whole (transductive): no annotation, no assumed share of background.
+
+    Args:
+        logits: (frames, labels) of all videos.
+
+    Returns:
+        (frames,) int64 classes, 0 = background.
+    """
+    centre = logits.mean(axis=0, dtype=np.float64).astype(logits.dtype)  # float32 sums lose digits over many frames
+    spread = logits.std(axis=0)
+    standardised = (logits - centre) / np.where(spread > 0, spread, 1)
+    return threshold_predictions(standardised, otsu_threshold(standardised.max(axis=1)))
+
+
+def otsu_threshold(values: np.ndarray) -> float:
+    """Threshold that maximises the variance between the values at or below it and those above.
+
+    N. Otsu, "A Threshold Selection Method from Gray-Level Histograms", IEEE Trans. SMC 9(1), 1979; here on the exact
+    values instead of a histogram.
+
+    Args:
+        values: (n,), n >= 1.
+
+    Returns:
+        The largest value of the lower class; of equally good splits the lowest. Without two different values, that
+        value: nothing lies above.
+    """
+    ordered = np.sort(values.astype(np.float64))
+    below = np.arange(1, len(ordered))  # sizes of the lower class
+    sums = np.cumsum(ordered)
+    gap = (sums[-1] - sums[:-1]) / (len(ordered) - below) - sums[:-1] / below  # difference of the two means
+    separation = np.where(ordered[1:] > ordered[:-1], below * (len(ordered) - below) * gap**2, -np.inf)
+    return float(ordered[separation.argmax()]) if len(separation) else float(ordered[0])
+
+
+# -------------------------------------------------------------------------------------------------------- the numbers
+
+
+def segmentation_counts(predicted: Sequence[np.ndarray], target: Sequence[np.ndarray]) -> np.ndarray:
+    """What the metrics are sums of, per video, so that resampling videos is a matrix product.
+
+    Args:
+        predicted: per video (frames,) classes.
+        target: the same.
+
+    Returns:
+        (videos, 15) float64: frames right, frames; foreground frames right, foreground frames; edit score, 1; and for
+        each overlap of 10, 25, 50%: true positives, predicted segments, true segments.
+    """
+    pairs = list(zip(predicted, target))
+    frames = [[(p == t).sum(), len(t), (p == t)[t != BACKGROUND].sum(), (t != BACKGROUND).sum()] for p, t in pairs]
+    edits = edit_scores(predicted, target, background=BACKGROUND)
+    matches = segment_matches(predicted, target, background=BACKGROUND)
+    return np.column_stack([np.array(frames), edits, np.ones(len(pairs)), matches.reshape(len(pairs), 9)])
+
+
+def summarize_counts(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics from (..., 15) sums over videos of `segmentation_counts`; NaN where nothing was counted."""
+    with np.errstate(invalid="ignore"):
+        metrics = {
+            "frame_accuracy": counts[..., 0] / counts[..., 1],
+            "foreground_accuracy": counts[..., 2] / counts[..., 3],
+            "edit": counts[..., 4] / counts[..., 5],
+        }
+        for column, overlap in zip((6, 9, 12), (10, 25, 50)):
+            hits, predicted, true = (counts[..., column + i] for i in range(3))
+            metrics[f"F1@{overlap}"] = 2 * hits / (predicted + true)
+    return metrics
+
+
+class Coin(Benchmark):
+    """Frame-wise action segmentation on COIN's testing subset.
+
+    Metrics: `frame_accuracy` over all frames (the paper's number; predicting background everywhere scores 58.9% on the
+    official set, hence `baselines.all_background` and the others), `foreground_accuracy` over frames whose true label
+    is not background, segmental `edit` and `F1@10/25/50`. `calibrated` holds the same with `calibrated_predictions`.
+    The original's only number is our `frame_accuracy`, where it runs: it crashes on videos of 0 or 1 second and on
+    label ids with gaps. Here ids with gaps become classes in the order of ids (the same classes where there is no gap),
+    and a video of 0 seconds, without a frame to label, counts nowhere.
+
+    Args:
+        data: folder that holds coin/.
+        annotations: COIN.json; default: <data>/coin/COIN.json.
+        features: folder of <video>.npy; default: <data>/coin/features.
+        on_missing: "error" or "skip" for test videos without features.
+        feature_size: width of a feature row.
+        split: "official".
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_coin` and `FeatureFolder`; for another split; if no testing video is
+            annotated.
+    """
+
+    name: ClassVar[str] = "coin"
+    paper: ClassVar[dict] = {"frame_accuracy": 0.589}
+    expected: ClassVar[int] = 2797
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        annotations: Path | None = None,
+        features: Path | None = None,
+        on_missing: str = "error",
+        feature_size: int = 512,
+        split: str = "official",
+    ) -> None:
+        require_official_split(self.name, split)
+        path = Path(annotations or Path(data) / "coin" / "COIN.json")
+        testing = {video.video_id: video for video in read_coin(path) if video.subset == "testing"}
+        texts = label_texts(testing.values())  # also from test videos without features, as in the original
+        if not texts:
+            raise malformed(path, OFFICIAL_FILE, "no annotated video in subset 'testing'")
+        folder = FeatureFolder(features or Path(data) / "coin" / "features", feature_size)
+        present, self.missing = folder.require(testing, on_missing)
+        self.found = len(present)
+        warn_if_incomplete(self.name, self.found, self.expected)
+        self.videos = [testing[video_id] for video_id in present]
+        self.labels = list(texts.values())
+        self.class_of = {label_id: position for position, label_id in enumerate(texts, start=1)}
+        self.seconds = {video_id: folder.seconds(video_id) for video_id in present}
+        warn_of_cut_segments(
+            self.name, ((s.start, s.end, self.seconds[video.video_id]) for video in self.videos for s in video.segments)
+        )
+
+    def plan(self) -> EncodingPlan:
+        """Sliding windows of every video; the labels' texts."""
+        return EncodingPlan(
+            texts=distinct(self.labels)[0],
+            windows=windows_of_videos(self.seconds),
+            per_frame=True,
+            attend_to_cls=False,
+        )
+
+    def score(self, encodings: Encodings) -> dict[str, np.ndarray]:
+        """Products of frame states, averaged over windows, with label embeddings.
+
+        Args:
+            encodings: text (distinct labels, D), video a list of (seconds of the window, D), in the plan's order.
+
+        Returns:
+            `video_ids` (V,) and `video_lengths` (V,) in seconds; `logits` (sum of lengths, L) float32, video after
+            video; `label_similarity` (L, L); `background_threshold` ().
+        """
+        labels = encodings.text[distinct(self.labels)[1]]  # (L, D)
+        merged = merge_by_video(windows_of_videos(self.seconds), list(encodings.video))
+        similarity = labels @ labels.T
+        return {
+            "video_ids": np.array(list(self.seconds)),
+            "video_lengths": np.array(list(self.seconds.values())),
+            "logits": np.concatenate([np.zeros((0, len(labels)), np.float32), *(s @ labels.T for _, s in merged)]),
+            "label_similarity": similarity,
+            "background_threshold": np.array(background_threshold(similarity)),
+        }
+
+    def evaluate(self, scores: Scores) -> Evaluation:
+        """Metrics from `video_lengths`, `logits` and `background_threshold`.
+
+        Baselines: `all_background`; `chance` draws each frame's class uniformly from the background and the L labels
+        (accuracies 1/(L+1) exactly, segmental scores from one seeded draw). Neither needs a rule for the background,
+        so both stand under `calibrated` too.
+
+        Raises:
+            ValueError: if the arrays do not fit the annotations, hold no frame or hold non-finite logits.
+        """
+        logits, lengths = scores["logits"], scores["video_lengths"]
+        if len(lengths) != len(self.videos) or logits.shape != (lengths.sum(), len(self.labels)) or not len(logits):
+            raise ValueError(
+                f"COIN scores of shape {logits.shape} for {len(lengths)} videos do not fit the annotations: needed is "
+                f"a row for each second of {len(self.videos)} videos and {len(self.labels)} columns"
+            )
+        if not np.isfinite(logits).all():
+            raise ValueError("COIN logits hold NaN or infinite values: look for a diverged checkpoint")
+        filled = lengths > 0
+        cuts = np.cumsum(lengths[filled])[:-1]
+        targets = [paint_targets(v.segments, t, self.class_of) for v, t in zip(self.videos, lengths) if t]
+
+        def count(predicted: np.ndarray) -> np.ndarray:
+            return segmentation_counts(np.split(predicted, cuts), targets)
+
+        def metrics_of(counts: np.ndarray) -> dict[str, float]:
+            return {name: float(value) for name, value in summarize_counts(counts.sum(axis=0)).items()}
+
+        faithful = count(threshold_predictions(logits, float(scores["background_threshold"])))
+        calibrated = count(calibrated_predictions(logits))
+        frames, wrong = len(logits), len(logits) - faithful[:, 0].sum()
+        rng = np.random.default_rng(0)
+        draws = resample(len(targets), rng)
+        weights = np.stack([np.bincount(draw, minlength=len(targets)) for draw in draws])  # (resamples, videos)
+        intervals = {
+            prefix + name: percentile_interval(values)
+            for prefix, counts in (("", faithful), ("calibrated/", calibrated))
+            for name, values in summarize_counts(weights @ counts).items()
+        }
+        classes = len(self.labels) + 1
+        chance = metrics_of(count(rng.integers(classes, size=frames)))
+        chance |= {"frame_accuracy": 1 / classes, "foreground_accuracy": 1 / classes}
+        all_background = metrics_of(count(np.full(frames, BACKGROUND)))
+        return Evaluation(
+            metrics={**metrics_of(faithful), "calibrated": metrics_of(calibrated)},
+            baselines={
+                "all_background": {**all_background, "calibrated": all_background},
+                "chance": {**chance, "calibrated": chance},
+            },
+            original={"frame_accuracy": float(1 - wrong / frames)},  # the same share, rounded as there
+            queries=len(targets),
+            intervals=intervals,
+        )

@@ -1,0 +1,354 @@
+"""DiDeMo: find the moment of a video that a sentence describes; or, a video from all of its sentences.
+
+Data and protocol of the moments: Hendricks et al., "Localizing Moments in Video with Natural Language", ICCV 2017
+(arXiv:1708.01641); test_data.json and train_data.json of its repository LocalizingMoments. Zero-shot: Xu et al., EMNLP
+2021 (arXiv:2109.14084), as its code runs it (reference data, eval_didemo README): the paper lists these numbers as
+retrieval, but each query looks at the one video it belongs to.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import combinations, permutations
+from math import comb, perm
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from mmpt_plugin.evaluation.annotation_files import malformed, read_json
+from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
+from mmpt_plugin.evaluation.benchmarks.text_to_video import (
+    TextToVideoRetrieval,
+    distinct,
+    first_window,
+    require_official_split,
+    warn_if_incomplete,
+)
+from mmpt_plugin.evaluation.bootstrap import percentile_interval, resample
+from mmpt_plugin.evaluation.feature_folder import FeatureFolder
+from mmpt_plugin.evaluation.metrics import Segment, moment_scores, segment_iou
+
+logger = logging.getLogger(__name__)
+
+CHUNKS = 6
+CHUNK_SECONDS = 5
+SEGMENTS: tuple[Segment, ...] = (*((c, c) for c in range(CHUNKS)), *combinations(range(CHUNKS), 2))  # 21, inclusive
+OFFICIAL_FILE = (
+    "the official test_data.json (or train_data.json) of LocalizingMoments: a list of records with 'video' (its file "
+    "extension included), 'description' and 'times', [first, last] chunks of 5 seconds from 0 to 5"
+)
+
+
+@dataclass(frozen=True)
+class DidemoQuery:
+    """One sentence, its video and the moments its annotators chose: (first chunk, last chunk), both inclusive."""
+
+    video_id: str
+    description: str
+    moments: tuple[Segment, ...]
+
+
+def read_didemo(path: Path) -> list[DidemoQuery]:
+    """Reads test_data.json or train_data.json, queries in file order.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no JSON (or cut short), is another file, or a record is malformed; the message names the
+            record.
+    """
+    records = read_json(path, OFFICIAL_FILE)
+    if not isinstance(records, list) or not records:
+        raise malformed(path, OFFICIAL_FILE, f"holds {type(records).__name__}, not a filled list")
+    return [_read_query(path, position, record) for position, record in enumerate(records)]
+
+
+def _read_query(path: Path, position: int, record: object) -> DidemoQuery:
+    match record:
+        case {"video": str(video_id), "description": str(description), "times": [_, *_] as times}:
+            if not video_id or not description.strip():
+                raise malformed(path, OFFICIAL_FILE, f"record {position} has an empty 'video' or 'description'")
+            return DidemoQuery(video_id, description, tuple(_read_moment(path, position, moment) for moment in times))
+    raise malformed(path, OFFICIAL_FILE, f"record {position} has not text 'video', text 'description', filled 'times'")
+
+
+def _read_moment(path: Path, position: int, moment: object) -> Segment:
+    match moment:
+        case [int(first), int(last)] if 0 <= first <= last < CHUNKS:
+            return first, last
+    problem = f"record {position}: moment {moment} is not first <= last chunk, each 0..{CHUNKS - 1}"
+    raise malformed(path, OFFICIAL_FILE, problem)
+
+
+def valid_segments(seconds: int) -> np.ndarray:
+    """Which of the 21 segments have at least one second of a video: (21,) bool."""
+    return np.array([first * CHUNK_SECONDS < seconds for first, _ in SEGMENTS])
+
+
+def rank_segments(scores: np.ndarray, valid: np.ndarray, moments: Sequence[Segment]) -> list[Segment]:
+    """The valid segments from best to worst.
+
+    Of equal scores, those that more annotators chose stand behind (pessimistic): a constant score earns nothing. The
+    original leaves the order of ties to an unstable sort.
+
+    Args:
+        scores: (21,) in the order of `SEGMENTS`.
+        valid: (21,) bool.
+        moments: what the annotators chose.
+    """
+    chosen = Counter(moments)
+    votes = np.array([chosen[segment] for segment in SEGMENTS])
+    return [SEGMENTS[i] for i in np.lexsort((votes, -scores)) if valid[i]]
+
+
+def moment_frequencies(queries: Sequence[DidemoQuery]) -> np.ndarray:
+    """How often annotators chose each of the 21 segments: (21,) int64."""
+    votes = Counter(moment for query in queries for moment in query.moments)
+    return np.array([votes[segment] for segment in SEGMENTS])
+
+
+# ------------------------------------------------------------------------------------------------------------- chance
+
+
+def chance_moment_metrics(moments: Sequence[Sequence[Segment]], valid: np.ndarray) -> dict[str, float]:
+    """Exact expectation of the metrics when each query's valid segments are ranked in random order.
+
+    Args:
+        moments: per query, what the annotators chose.
+        valid: (queries, 21) bool.
+    """
+    totals = np.zeros(3)
+    for chosen, allowed in zip(moments, valid):
+        segments = [segment for segment, ok in zip(SEGMENTS, allowed) if ok]
+        if not segments:
+            continue
+        votes = tuple(sorted(Counter(moment for moment in chosen if moment in segments).values()))
+        ious = [sorted((segment_iou(s, moment) for moment in chosen), reverse=True)[:3] for s in segments]
+        totals += [*chance_of_mean_rank(len(segments), votes), np.mean([np.mean(best) for best in ious])]
+    recall_1, recall_5, iou = (totals / len(moments)).tolist()
+    return {"R@1": recall_1, "R@5": recall_5, "mIoU": iou}
+
+
+@cache
+def chance_of_mean_rank(segments: int, votes: tuple[int, ...]) -> tuple[float, float]:
+    """Probability that the best three annotations have a mean rank of at most 1, and of at most 5, in a random order.
+
+    Only the first three of the d chosen segments can matter. All orders in which they come are equally likely, and
+    they stand at ranks r1 < r2 < r3, the other d - 3 behind, in C(n - r3, d - 3) of the C(n, d) ways to place them.
+
+    Args:
+        segments: n, how many are ranked.
+        votes: annotations of each chosen segment, d <= n numbers.
+
+    Returns:
+        The two probabilities; 0 and 0 if no chosen segment is ranked.
+    """
+    if not votes:
+        return 0.0, 0.0
+    first = min(len(votes), 3)
+    rest = len(votes) - first
+    within = np.zeros(2)
+    for order in permutations(votes, first):
+        for ranks in combinations(range(1, segments + 1), first):
+            best = [rank for rank, times in zip(ranks, order) for _ in range(times)][:3]
+            ways = comb(segments - ranks[-1], rest)
+            within += [ways * (np.mean(best) <= limit) for limit in (1, 5)]
+    at_1, at_5 = within / (perm(len(votes), first) * comb(segments, len(votes)))
+    return float(at_1), float(at_5)
+
+
+# --------------------------------------------------------------------------------------------------------- benchmarks
+
+
+class DidemoMoment(Benchmark):
+    """Moment localisation: 21 segments of one known video ranked for a sentence; `R@1`, `R@5`, `mIoU`.
+
+    The rule for several annotators is `moment_metrics`'. A segment's state is the mean over its seconds of the first
+    30, padded ones included where the video is shorter, as in the original; a segment without any second of the video
+    is not ranked. A query with no annotation left in the ranking is a miss (so with a video of 0 seconds, on which the
+    original crashes). The original's numbers are these metrics.
+
+    Args:
+        data: data folder; the files are looked for in didemo/.
+        annotations: file instead of didemo/test_data.json; train_data.json is looked for beside it.
+        features: folder of <video>.npy instead of didemo/features; <video> has the file extension of the annotations.
+        on_missing: "error" or "skip" for queries on videos without features.
+        feature_size: width of a feature row.
+        split: "official".
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_didemo` and `FeatureFolder`; for another split.
+    """
+
+    name: ClassVar[str] = "didemo_moment"
+    paper: ClassVar[dict] = {"R@1": 0.166, "R@5": 0.469}
+    expected: ClassVar[int] = 4021
+    needs_padding: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        annotations: Path | None = None,
+        features: Path | None = None,
+        on_missing: str = "error",
+        feature_size: int = 512,
+        split: str = "official",
+    ) -> None:
+        require_official_split(self.name, split)
+        path = Path(annotations or Path(data) / "didemo" / "test_data.json")
+        self.queries, store, self.missing = _queries_with_features(path, data, features, feature_size, on_missing)
+        self.found = len(self.queries)
+        warn_if_incomplete(self.name, self.found, self.expected)
+        self._windows, self._video_index = distinct(first_window(store, query.video_id) for query in self.queries)
+        self._texts, self._text_index = distinct(query.description for query in self.queries)
+        training = path.with_name("train_data.json")
+        self.prior = moment_frequencies(read_didemo(training)) if training.is_file() else None
+        if self.prior is None:
+            logger.warning("%s: no %s, so no baseline moment_prior", self.name, training)
+
+    def plan(self) -> EncodingPlan:
+        """The first 32 seconds of each distinct video; each distinct sentence."""
+        return EncodingPlan(texts=self._texts, windows=self._windows, per_frame=True)
+
+    def score(self, encodings: Encodings) -> dict[str, np.ndarray]:
+        """Products of sentences and segments.
+
+        Args:
+            encodings: text (distinct sentences, D), padded_video (distinct videos, 32, D), in the plan's order.
+
+        Returns:
+            `scores` (queries, 21) float32, for all segments in the order of `SEGMENTS`, and `seconds` (queries,) of
+            the video, which tell the valid ones.
+
+        Raises:
+            ValueError: without `padded_video`.
+        """
+        if encodings.padded_video is None:
+            raise ValueError(f"{self.name} needs Encodings.padded_video, the states of padded seconds included")
+        averaging = np.zeros((32, len(SEGMENTS)), np.float32)
+        for column, (first, last) in enumerate(SEGMENTS):
+            averaging[first * CHUNK_SECONDS : (last + 1) * CHUNK_SECONDS, column] = (
+                1 / (last - first + 1) / CHUNK_SECONDS
+            )
+        products = [
+            encodings.padded_video[video] @ encodings.text[text]
+            for video, text in zip(self._video_index, self._text_index)
+        ]  # (queries, 32): a product with each second, then the means
+        seconds = np.array([self._windows[video].end for video in self._video_index])
+        return {"scores": np.stack(products) @ averaging, "seconds": seconds}
+
+    def evaluate(self, scores: Scores) -> Evaluation:
+        """Metrics from `scores` (queries, 21) and `seconds` (queries,).
+
+        Baselines: `moment_prior` ranks all segments by their frequency among the annotations of train_data.json, if
+        that file lies beside the test file, whatever the video's length (features are not looked at); `chance` is the
+        exact expectation of a random order of the valid segments.
+
+        Raises:
+            ValueError: if the arrays do not fit the annotations or hold non-finite values.
+        """
+        values, seconds = scores["scores"], scores["seconds"]
+        if values.shape != (len(self.queries), len(SEGMENTS)) or seconds.shape != (len(self.queries),):
+            raise ValueError(
+                f"{self.name}: scores {values.shape} and seconds {seconds.shape} do not fit the annotations' "
+                f"{len(self.queries)} queries with {len(SEGMENTS)} segments"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"{self.name}: scores hold NaN or infinite values: look for a diverged checkpoint")
+        moments = [query.moments for query in self.queries]
+        valid = np.stack([valid_segments(length) for length in seconds])
+        ranks, ious = self._localize(values, valid)
+        unranked = int(np.isnan(ranks).sum())
+        if unranked:
+            logger.warning("%s: %d queries have no annotated moment within their video: misses", self.name, unranked)
+        draws = resample(len(ranks), np.random.default_rng(0))
+        baselines = {}
+        if self.prior is not None:
+            everywhere = np.ones_like(valid)
+            by_prior = self._localize(np.broadcast_to(self.prior, values.shape), everywhere)
+            baselines["moment_prior"] = {name: float(v) for name, v in _summarize(*by_prior).items()}
+        baselines["chance"] = chance_moment_metrics(moments, valid)
+        return Evaluation(
+            metrics={name: float(value) for name, value in _summarize(ranks, ious).items()},
+            baselines=baselines,
+            original={},
+            queries=len(self.queries),
+            intervals={name: percentile_interval(v) for name, v in _summarize(ranks[draws], ious[draws]).items()},
+        )
+
+    def _localize(self, scores: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        moments = [query.moments for query in self.queries]
+        return moment_scores([rank_segments(*row) for row in zip(scores, valid, moments)], moments)
+
+
+class DidemoRetrieval(TextToVideoRetrieval):
+    """Video-paragraph retrieval: all sentences of a video, joined in file order, should find it among all videos.
+
+    Not in the original. The usual protocol on DiDeMo, e.g. Liu et al., "Use What You Have", BMVC 2019
+    (arXiv:1907.13487). The gallery is the videos that test_data.json names; `expected` is the 1,004 that papers with
+    this protocol commonly use. The model reads the first 61 word pieces and the first 32 seconds.
+
+    Args:
+        data: data folder; the files are looked for in didemo/.
+        annotations: file instead of didemo/test_data.json.
+        features: folder of <video>.npy instead of didemo/features; <video> has the file extension of the annotations.
+        on_missing: "error" or "skip" for videos without features.
+        feature_size: width of a feature row.
+        split: "official".
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_didemo` and `FeatureFolder`; for another split.
+    """
+
+    name: ClassVar[str] = "didemo_retrieval"
+    paper: ClassVar[dict] = {}
+    expected: ClassVar[int] = 1004
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        annotations: Path | None = None,
+        features: Path | None = None,
+        on_missing: str = "error",
+        feature_size: int = 512,
+        split: str = "official",
+    ) -> None:
+        require_official_split(self.name, split)
+        path = Path(annotations or Path(data) / "didemo" / "test_data.json")
+        queries, store, self.missing = _queries_with_features(path, data, features, feature_size, on_missing)
+        paragraphs: dict[str, list[str]] = {}
+        for query in queries:
+            paragraphs.setdefault(query.video_id, []).append(query.description)
+        self.found = len(paragraphs)
+        warn_if_incomplete(self.name, self.found, self.expected)
+        self._set_pairs(
+            [" ".join(sentences) for sentences in paragraphs.values()],
+            [first_window(store, video_id) for video_id in paragraphs],
+        )
+
+    def evaluate(self, scores: Scores) -> Evaluation:
+        """As every text -> video retrieval; the original has no such benchmark, so `original` is empty."""
+        return replace(super().evaluate(scores), original={})
+
+
+def _queries_with_features(
+    path: Path, data: Path, features: Path | None, feature_size: int, on_missing: str
+) -> tuple[list[DidemoQuery], FeatureFolder, list[str]]:
+    """The queries of a file whose videos have features, the folder of features, and the videos without."""
+    queries = read_didemo(path)
+    store = FeatureFolder(features or Path(data) / "didemo" / "features", feature_size)
+    present, missing = store.require((query.video_id for query in queries), on_missing)
+    available = set(present)
+    return [query for query in queries if query.video_id in available], store, missing
+
+
+def _summarize(mean_ranks: np.ndarray, mean_ious: np.ndarray) -> dict[str, np.ndarray]:
+    """`moment_metrics` over the last axis of (..., queries) per-query values, for resamples."""
+    recalls = {f"R@{k}": (mean_ranks <= k).mean(axis=-1) for k in (1, 5)}  # NaN: no annotation left, a miss
+    return {**recalls, "mIoU": mean_ious.mean(axis=-1)}

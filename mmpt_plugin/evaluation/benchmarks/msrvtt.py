@@ -1,0 +1,93 @@
+"""MSR-VTT text -> video retrieval on the 1k-A split: which of 1,000 videos does a sentence describe?
+
+Data: Xu et al., "MSR-VTT: A Large Video Description Dataset for Bridging Video and Language", CVPR 2016; the split,
+MSRVTT_JSFUSION_test.csv, is that of Yu et al., "A Joint Sequence Fusion Model", ECCV 2018 (arXiv:1808.02559).
+Protocol: Xu et al., EMNLP 2021 (arXiv:2109.14084), as its code runs it (reference data, eval_msrvtt README): the
+video is its first 32 seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from mmpt_plugin.evaluation.annotation_files import malformed, read_table
+from mmpt_plugin.evaluation.benchmarks.text_to_video import (
+    TextToVideoRetrieval,
+    first_window,
+    require_official_split,
+    warn_if_incomplete,
+)
+from mmpt_plugin.evaluation.feature_folder import FeatureFolder
+
+TEST_FILE = "MSRVTT_JSFUSION_test.csv"
+OFFICIAL_FILE = f"the official {TEST_FILE}, comma separated, header key,vid_key,video_id,sentence"
+
+
+@dataclass(frozen=True)
+class MsrvttQuery:
+    """One sentence and the video it was written for."""
+
+    video_id: str
+    sentence: str
+
+
+def read_msrvtt(path: Path) -> list[MsrvttQuery]:
+    """Reads the test pairs in file order; cells are text, whatever they say ("NA", "null").
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it is another file, has another delimiter, a broken row, or an empty id or sentence.
+    """
+    queries = []
+    for row in read_table(path, OFFICIAL_FILE, delimiter=",", columns=("video_id", "sentence")):
+        video_id, sentence = row.cells["video_id"], row.cells["sentence"]
+        if not video_id.strip() or not sentence.strip():
+            raise malformed(path, OFFICIAL_FILE, f"line {row.line} has an empty video_id or sentence")
+        queries.append(MsrvttQuery(video_id, sentence))
+    return queries
+
+
+class Msrvtt(TextToVideoRetrieval):
+    """Zero-shot text -> video retrieval on MSR-VTT 1k-A.
+
+    Args:
+        data: data folder; the files are looked for in msrvtt/.
+        annotations: test file instead of msrvtt/MSRVTT_JSFUSION_test.csv.
+        features: folder of <video>.npy instead of msrvtt/features.
+        on_missing: "error" or "skip" for videos without features.
+        feature_size: width of a feature row.
+        split: "official".
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_msrvtt` and `FeatureFolder`; for another split.
+    """
+
+    name: ClassVar[str] = "msrvtt"
+    paper: ClassVar[dict] = {"R@1": 0.104, "R@5": 0.222, "R@10": 0.300}
+    expected: ClassVar[int] = 1000
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        annotations: Path | None = None,
+        features: Path | None = None,
+        on_missing: str = "error",
+        feature_size: int = 512,
+        split: str = "official",
+    ) -> None:
+        require_official_split(self.name, split)
+        folder = Path(data) / "msrvtt"
+        queries = read_msrvtt(Path(annotations or folder / TEST_FILE))
+        store = FeatureFolder(features or folder / "features", feature_size)
+        present, self.missing = store.require((query.video_id for query in queries), on_missing)
+        available = set(present)
+        self.queries = [query for query in queries if query.video_id in available]
+        self.found = len(self.queries)
+        warn_if_incomplete(self.name, self.found, self.expected)
+        self._set_pairs(
+            [query.sentence for query in self.queries],
+            [first_window(store, query.video_id) for query in self.queries],
+        )

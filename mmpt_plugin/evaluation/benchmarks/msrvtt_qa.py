@@ -1,0 +1,150 @@
+"""MSR-VTT multiple choice: which of five sentences describes the video?
+
+Data: MSR_MC_test.csv of Yu et al., "A Joint Sequence Fusion Model for Video Question Answering and Retrieval", ECCV
+2018 (arXiv:1808.02559), on the videos of MSR-VTT (Xu et al., CVPR 2016). Protocol: Xu et al., EMNLP 2021
+(arXiv:2109.14084), as its code runs it (reference data, eval_msrvtt_qa README).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from mmpt_plugin.evaluation.annotation_files import malformed, read_table
+from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
+from mmpt_plugin.evaluation.benchmarks.text_to_video import (
+    distinct,
+    first_window,
+    require_official_split,
+    warn_if_incomplete,
+)
+from mmpt_plugin.evaluation.bootstrap import percentile_interval, resample
+from mmpt_plugin.evaluation.feature_folder import FeatureFolder
+
+TEST_FILE = "MSR_MC_test.csv"
+OPTIONS = ("a1", "a2", "a3", "a4", "a5")
+OFFICIAL_FILE = f"the official {TEST_FILE}, tab separated, header: (row number) key vid_key a1..a5 answer"
+
+
+@dataclass(frozen=True)
+class MultipleChoiceQuestion:
+    """A video, five sentences, and which of them (0..4) was written for it."""
+
+    video_id: str
+    options: tuple[str, ...]
+    answer: int
+
+
+def read_msrvtt_qa(path: Path) -> list[MultipleChoiceQuestion]:
+    """Reads the questions in file order; options are text, whatever they say ("NA", "null").
+
+    The file calls a video "msr123"; its feature file is "video123". `answer` counts from 0.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it is another file, has another delimiter, a broken row, an empty id or option, or an answer that
+            is no number from 0 to 4.
+    """
+    questions = []
+    for row in read_table(path, OFFICIAL_FILE, delimiter="\t", columns=("vid_key", *OPTIONS, "answer")):
+        options = tuple(row.cells[option] for option in OPTIONS)
+        video_id, answer = row.cells["vid_key"].replace("msr", "video"), row.cells["answer"].strip()
+        if not video_id.strip() or not all(option.strip() for option in options):
+            raise malformed(path, OFFICIAL_FILE, f"line {row.line} has an empty vid_key or option")
+        if answer not in ("0", "1", "2", "3", "4"):
+            raise malformed(path, OFFICIAL_FILE, f"line {row.line}: answer {answer!r} is none of 0..4 (counted from 0)")
+        questions.append(MultipleChoiceQuestion(video_id, options, int(answer)))
+    return questions
+
+
+class MsrvttQa(Benchmark):
+    """Zero-shot multiple choice on MSR-VTT: the option most similar to the video's first 32 seconds is chosen.
+
+    `accuracy` counts a question if an option with the right one's text scores above every other text: ties with a wrong
+    text count as wrong, so a constant model gets nothing. `original` counts as the original does: the first of the best
+    options must be the answer, even where the right sentence is offered twice.
+
+    Args:
+        data: data folder; the files are looked for in msrvtt/.
+        annotations: test file instead of msrvtt/MSR_MC_test.csv.
+        features: folder of <video>.npy instead of msrvtt/features.
+        on_missing: "error" or "skip" for questions on videos without features.
+        feature_size: width of a feature row.
+        split: "official".
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_msrvtt_qa` and `FeatureFolder`; for another split.
+    """
+
+    name: ClassVar[str] = "msrvtt_qa"
+    paper: ClassVar[dict] = {"accuracy": 0.739}
+    expected: ClassVar[int] = 2990
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        annotations: Path | None = None,
+        features: Path | None = None,
+        on_missing: str = "error",
+        feature_size: int = 512,
+        split: str = "official",
+    ) -> None:
+        require_official_split(self.name, split)
+        folder = Path(data) / "msrvtt"
+        questions = read_msrvtt_qa(Path(annotations or folder / TEST_FILE))
+        store = FeatureFolder(features or folder / "features", feature_size)
+        present, self.missing = store.require((question.video_id for question in questions), on_missing)
+        available = set(present)
+        self.questions = [question for question in questions if question.video_id in available]
+        self.found = len(self.questions)
+        warn_if_incomplete(self.name, self.found, self.expected)
+        self._windows, self._video_index = distinct(first_window(store, q.video_id) for q in self.questions)
+        self._texts, text_index = distinct(option for question in self.questions for option in question.options)
+        self._text_index = text_index.reshape(len(self.questions), len(OPTIONS))
+        self._answers = np.array([question.answer for question in self.questions])
+
+    def plan(self) -> EncodingPlan:
+        """Each distinct option and each distinct video once."""
+        return EncodingPlan(texts=self._texts, windows=self._windows)
+
+    def score(self, encodings: Encodings) -> dict[str, np.ndarray]:
+        """Dot products of each video with its five options: `scores` (questions, 5) float32.
+
+        Args:
+            encodings: text (distinct options, D), video (distinct videos, D), in the plan's order.
+        """
+        videos = np.asarray(encodings.video)[self._video_index]  # (N, D)
+        scores = np.einsum("nd,nkd->nk", videos, encodings.text[self._text_index])
+        # an option that repeats an earlier one takes over its score: equal texts tie exactly
+        first = (self._text_index[:, :, None] == self._text_index[:, None, :]).argmax(axis=2)
+        return {"scores": np.take_along_axis(scores, first, axis=1)}
+
+    def evaluate(self, scores: Scores) -> Evaluation:
+        """Accuracy from `scores` (questions, 5) alone.
+
+        Raises:
+            ValueError: if the array does not fit the annotations or holds NaN.
+        """
+        similarities = scores["scores"]
+        if similarities.shape != self._text_index.shape or np.isnan(similarities).any():
+            raise ValueError(
+                f"{self.name}: scores of shape {similarities.shape} do not fit the annotations' "
+                f"{self._text_index.shape} options, or hold NaN (look for a diverged checkpoint)"
+            )
+        rows = np.arange(len(self._answers))
+        right = self._text_index == self._text_index[rows, self._answers][:, None]  # (N, 5)
+        best_right = np.where(right, similarities, -np.inf).max(axis=1)
+        best_wrong = np.where(right, -np.inf, similarities).max(axis=1)
+        correct = best_right > best_wrong
+        resampled = correct[resample(len(correct), np.random.default_rng(0))].mean(axis=1)
+        return Evaluation(
+            metrics={"accuracy": float(correct.mean())},
+            baselines={"chance": {"accuracy": float(right.mean())}},
+            original={"accuracy": float((similarities.argmax(axis=1) == self._answers).mean())},
+            queries=len(correct),
+            intervals={"accuracy": percentile_interval(resampled)},
+        )

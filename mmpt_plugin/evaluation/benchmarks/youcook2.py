@@ -1,0 +1,146 @@
+"""YouCook2 text -> clip retrieval: which recipe step of the validation videos does a sentence describe?
+
+Data: Zhou et al., "Towards Automatic Learning of Procedures from Web Instructional Videos", AAAI 2018
+(arXiv:1703.09788); the list of test clips, youcook_val.pkl, comes with Miech et al., "HowTo100M", ICCV 2019
+(arXiv:1906.03327). Protocol: Xu et al., EMNLP 2021 (arXiv:2109.14084), as its code runs it (reference data,
+eval_youcook README): the text is the annotation's sentence, the clip its segment, cut to the first 32 seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmpt_plugin.data.safe_pickle import load_plain_pickle
+from mmpt_plugin.evaluation.annotation_files import malformed, read_json, require_file
+from mmpt_plugin.evaluation.benchmarks.text_to_video import (
+    TextToVideoRetrieval,
+    first_window,
+    require_official_split,
+    warn_if_incomplete,
+)
+from mmpt_plugin.evaluation.feature_folder import FeatureFolder
+
+CLIP_LIST = "youcook_val.pkl"
+ANNOTATIONS = "youcookii_annotations_trainval.json"
+OFFICIAL_LIST = f'the official {CLIP_LIST}, a pickled list of {{"id": "<video>_<clip number>", "caption": ...}}'
+OFFICIAL_ANNOTATIONS = (
+    f'the official {ANNOTATIONS}, {{"database": {{<video>: {{"annotations": [{{"segment", "sentence"}}]}}}}}}'
+)
+
+
+@dataclass(frozen=True)
+class YouCook2Clip:
+    """One test clip: seconds start..end of a video, and the sentence that describes them."""
+
+    video_id: str
+    clip: int
+    start: int
+    end: int
+    sentence: str
+
+
+def read_youcook2(clip_list: Path, annotations: Path) -> list[YouCook2Clip]:
+    """Reads the test clips in the order of the clip list.
+
+    Args:
+        clip_list: youcook_val.pkl; says which clips are tested. The clip number stands behind the last underscore,
+            video ids may contain underscores or begin with "-".
+        annotations: youcookii_annotations_trainval.json; says when each clip is and what it shows.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is another one, truncated or holds code; if a listed clip has no annotation; if a segment
+            is not 0 <= start <= end in whole seconds or a sentence is empty.
+    """
+    database = read_json(annotations, OFFICIAL_ANNOTATIONS)
+    if not isinstance(database, dict) or not isinstance(database.get("database"), dict):
+        raise malformed(annotations, OFFICIAL_ANNOTATIONS, 'no table "database"')
+    try:
+        records = load_plain_pickle(require_file(clip_list, OFFICIAL_LIST))
+    except ValueError as error:
+        raise malformed(clip_list, OFFICIAL_LIST, str(error)) from error
+    if not isinstance(records, list) or not records:
+        raise malformed(clip_list, OFFICIAL_LIST, f"holds {type(records).__name__}, not a filled list")
+    clips = []
+    for position, record in enumerate(records):
+        if not isinstance(record, dict) or not isinstance(record.get("id"), str):
+            raise malformed(clip_list, OFFICIAL_LIST, f"record {position} has no text under 'id'")
+        video_id, _, number = record["id"].rpartition("_")
+        if not video_id or not (number.isascii() and number.isdigit()):
+            raise malformed(clip_list, OFFICIAL_LIST, f"record {position}: id {record['id']!r} names no clip")
+        clips.append(_annotated_clip(annotations, database["database"], video_id, int(number)))
+    return clips
+
+
+def _annotated_clip(annotations: Path, database: dict[str, Any], video_id: str, number: int) -> YouCook2Clip:
+    where = f"clip {number} of video {video_id}"
+    video = database.get(video_id)
+    listed = video.get("annotations") if isinstance(video, dict) else None
+    if not isinstance(listed, list) or number >= len(listed):
+        raise malformed(annotations, OFFICIAL_ANNOTATIONS, f"{where}, named in the clip list, is not annotated")
+    clip = listed[number]
+    segment, sentence = (clip.get("segment"), clip.get("sentence")) if isinstance(clip, dict) else (None, None)
+    if not (
+        isinstance(segment, list)
+        and len(segment) == 2
+        and all(_is_whole(second) for second in segment)
+        and 0 <= segment[0] <= segment[1]
+    ):
+        raise malformed(
+            annotations, OFFICIAL_ANNOTATIONS, f"{where}: segment {segment} is not 0 <= start <= end in whole seconds"
+        )
+    if not isinstance(sentence, str) or not sentence.strip():
+        raise malformed(annotations, OFFICIAL_ANNOTATIONS, f"{where}: sentence {sentence!r} is not a filled text")
+    return YouCook2Clip(video_id, number, int(segment[0]), int(segment[1]), sentence)
+
+
+def _is_whole(second: object) -> bool:
+    return isinstance(second, (int, float)) and not isinstance(second, bool) and float(second).is_integer()
+
+
+class YouCook2(TextToVideoRetrieval):
+    """Zero-shot text -> clip retrieval over the 3,305 clips of the paper.
+
+    A clip that ends after its features is shorter; one that begins after them is an empty video (counted in the log).
+
+    Args:
+        data: data folder; the files are looked for in youcook2/.
+        annotations: folder that holds both annotation files instead.
+        features: folder of <video>.npy instead of youcook2/features.
+        on_missing: "error" or "skip" for clips of videos without features.
+        feature_size: width of a feature row.
+        split: "official".
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_youcook2` and `FeatureFolder`; for another split.
+    """
+
+    name: ClassVar[str] = "youcook2"
+    paper: ClassVar[dict] = {"R@1": 0.227, "R@5": 0.504, "R@10": 0.631}
+    expected: ClassVar[int] = 3305
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        annotations: Path | None = None,
+        features: Path | None = None,
+        on_missing: str = "error",
+        feature_size: int = 512,
+        split: str = "official",
+    ) -> None:
+        require_official_split(self.name, split)
+        folder = Path(annotations or Path(data) / "youcook2")
+        clips = read_youcook2(folder / CLIP_LIST, folder / ANNOTATIONS)
+        store = FeatureFolder(features or Path(data) / "youcook2" / "features", feature_size)
+        present, self.missing = store.require((clip.video_id for clip in clips), on_missing)
+        available = set(present)
+        self.clips = [clip for clip in clips if clip.video_id in available]
+        self.found = len(self.clips)
+        warn_if_incomplete(self.name, self.found, self.expected)
+        self._set_pairs(
+            [clip.sentence for clip in self.clips],
+            [first_window(store, clip.video_id, clip.start, clip.end) for clip in self.clips],
+        )

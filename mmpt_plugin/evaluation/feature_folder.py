@@ -1,0 +1,129 @@
+"""A folder of per-second video features, `<video id>.npy`, read without copying what is not asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+ALLOWED_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
+LISTED = 5
+
+
+class FeatureFolder:
+    """Features of videos, one `.npy` file each: (seconds, feature_size), float16 or float32, one row a second.
+
+    The file name is the video id plus `.npy`, whatever the id contains ("-a_b", "clip.avi"). Files are memory-mapped
+    and checked when they are opened, rows when they are loaded.
+
+    Args:
+        path: the folder.
+        feature_size: expected width of a row.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+    """
+
+    def __init__(self, path: str | Path, feature_size: int = 512) -> None:
+        self.path = Path(path)
+        self.feature_size = feature_size
+        if not self.path.is_dir():
+            raise FileNotFoundError(
+                f"feature folder {self.path} does not exist: extract the features there or set task.features"
+            )
+        self._ids = sorted(file.name.removesuffix(".npy") for file in self.path.glob("*.npy"))
+
+    def ids(self) -> list[str]:
+        """Ids of all videos with a feature file, sorted."""
+        return list(self._ids)
+
+    def require(self, video_ids: Iterable[str], on_missing: str = "error") -> tuple[list[str], list[str]]:
+        """Splits the distinct ids, in their order, into those with and those without a feature file.
+
+        Args:
+            video_ids: wanted ids; repetitions count once.
+            on_missing: "error" refuses any missing file, "skip" logs a warning and leaves it to the caller to report
+                the second list.
+
+        Returns:
+            Ids present and ids missing.
+
+        Raises:
+            FileNotFoundError: if files are missing and `on_missing` is "error", or if all are missing.
+            ValueError: for another value of `on_missing`.
+        """
+        if on_missing not in ("error", "skip"):
+            raise ValueError(f"task.on_missing is {on_missing!r}; allowed: 'error', 'skip'")
+        available = set(self._ids)
+        wanted = list(dict.fromkeys(video_ids))
+        present = [video_id for video_id in wanted if video_id in available]
+        missing = [video_id for video_id in wanted if video_id not in available]
+        if missing:
+            some = ", ".join(missing[:LISTED]) + (", ..." if len(missing) > LISTED else "")
+            message = f"{len(missing)} of {len(wanted)} videos have no <video id>.npy in {self.path}: {some}"
+            if not present:
+                raise FileNotFoundError(f"{message}. Nothing is left to evaluate: is task.features the right folder?")
+            if on_missing == "error":
+                raise FileNotFoundError(
+                    f"{message}. Extract them, or set task.on_missing=skip to leave them out (counted in the results)"
+                )
+            logger.warning("%s; left out (task.on_missing=skip)", message)
+        return present, missing
+
+    def seconds(self, video_id: str) -> int:
+        """Number of rows (= seconds) of a video, from the file's header.
+
+        Raises:
+            FileNotFoundError, ValueError: as `load`.
+        """
+        return len(self._open(video_id))
+
+    def load(self, video_id: str, start: int = 0, end: int | None = None) -> np.ndarray:
+        """Rows start..end (exclusive) of a video, as far as it has them.
+
+        Args:
+            video_id: file name without `.npy`.
+            start: first second.
+            end: second after the last; default: to the end of the video.
+
+        Returns:
+            (rows, feature_size) float32; no rows if the stretch lies beyond the video's end.
+
+        Raises:
+            FileNotFoundError: if the video has no file.
+            ValueError: for a file that is no `.npy` array, is truncated, or has another rank, width or dtype; for NaN
+                or infinite values in the rows; for a negative start or an end before the start.
+        """
+        if start < 0 or (end is not None and end < start):
+            raise ValueError(f"rows {start}..{end} of video {video_id}: 0 <= start <= end is needed")
+        rows = np.array(self._open(video_id)[start:end], np.float32)
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"{self._file(video_id)}: NaN or infinite values in {len(rows) - finite.sum()} of rows {start}.."
+                f"{start + len(rows)}, first in row {start + finite.argmin()}: extract this video again"
+            )
+        return rows
+
+    def _file(self, video_id: str) -> Path:
+        return self.path / f"{video_id}.npy"
+
+    def _open(self, video_id: str) -> np.ndarray:
+        file = self._file(video_id)
+        if not file.is_file():
+            raise FileNotFoundError(f"video {video_id} has no feature file {file}")
+        try:
+            array = np.lib.format.open_memmap(file, mode="r")
+        except ValueError as error:
+            raise ValueError(f"{file} is not a whole .npy array ({error}): extract this video again") from error
+        if array.dtype not in ALLOWED_DTYPES:
+            raise ValueError(f"{file} holds {array.dtype}; features must be float16 or float32")
+        if array.ndim != 2 or array.shape[1] != self.feature_size:
+            raise ValueError(
+                f"{file} has shape {array.shape}; features must be (seconds, {self.feature_size}), one row a second"
+            )
+        return array

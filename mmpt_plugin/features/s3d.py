@@ -1,0 +1,197 @@
+"""S3D-G in its HowTo100M variant: the network that turns one second of video into one 512-d vector.
+
+Separable 3D convolutions in Inception blocks with feature gating (Xie et al., "Rethinking Spatiotemporal Feature
+Learning", ECCV 2018, sections 4 and 5), with a space-to-depth stem and a linear layer at the end (Miech et al.,
+"End-to-End Learning of Visual Representations from Uncurated Instructional Videos", CVPR 2020). Parameter names are
+those of the public weights file `s3d_howto100m.pth`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEATURE_SIZE = 512
+
+#: Channels of an Inception block: branch 0, branch 1 (reduced, out), branch 2 (reduced, out), branch 3.
+#: The sizes are those of Inception-v1 (Szegedy et al. 2015, table 1), which S3D inflates.
+INCEPTION_CHANNELS: dict[str, tuple[int, int, int, int, int, int]] = {
+    "mixed_3b": (64, 96, 128, 16, 32, 32),
+    "mixed_3c": (128, 128, 192, 32, 96, 64),
+    "mixed_4b": (192, 96, 208, 16, 48, 64),
+    "mixed_4c": (160, 112, 224, 24, 64, 64),
+    "mixed_4d": (128, 128, 256, 24, 64, 64),
+    "mixed_4e": (112, 144, 288, 32, 64, 64),
+    "mixed_4f": (256, 160, 320, 32, 128, 128),
+    "mixed_5b": (256, 160, 320, 32, 128, 128),
+    "mixed_5c": (384, 192, 384, 48, 128, 128),
+}
+
+
+class ConvBlock(nn.Module):
+    """3D convolution, batch norm, ReLU; `conv1`, `bn1` in the weights file."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int, int] = (1, 1, 1),
+        padding: tuple[int, int, int] = (0, 0, 0),
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(in_channels, out_channels, kernel, padding=padding, bias=False)
+        self.bn1 = nn.BatchNorm3d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, T, H, W) to (B, C', T, H, W)."""
+        return F.relu(self.bn1(self.conv1(x)))
+
+
+class SeparableConvBlock(nn.Module):
+    """A 3x3x3 convolution split into 1x3x3 (space) and 3x1x1 (time), each with batch norm and ReLU (paper, fig. 4)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(in_channels, out_channels, (1, 3, 3), padding=(0, 1, 1), bias=False)
+        self.bn1 = nn.BatchNorm3d(out_channels)
+        self.conv2 = nn.Conv3d(out_channels, out_channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
+        self.bn2 = nn.BatchNorm3d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, T, H, W) to (B, C', T, H, W)."""
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+
+
+class SelfGating(nn.Module):
+    """Feature gating: every channel is scaled by sigmoid(linear(mean over time and space)) (paper, section 5.1)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, T, H, W) to the same shape."""
+        gate = torch.sigmoid(self.fc(x.mean(dim=(2, 3, 4))))  # (B, C)
+        return x * gate[:, :, None, None, None]
+
+
+class InceptionBlock(nn.Module):
+    """Four branches side by side, each gated: 1x1x1, two reduced separable 3x3x3, and max pool with 1x1x1."""
+
+    def __init__(self, in_channels: int, channels: tuple[int, int, int, int, int, int]) -> None:
+        super().__init__()
+        b0, b1_reduced, b1, b2_reduced, b2, b3 = channels
+        self.conv_b0 = ConvBlock(in_channels, b0)
+        self.conv_b1_a = ConvBlock(in_channels, b1_reduced)
+        self.conv_b1_b = SeparableConvBlock(b1_reduced, b1)
+        self.conv_b2_a = ConvBlock(in_channels, b2_reduced)
+        self.conv_b2_b = SeparableConvBlock(b2_reduced, b2)
+        self.maxpool_b3 = nn.MaxPool3d(kernel_size=3, stride=1, padding=1)
+        self.conv_b3_b = ConvBlock(in_channels, b3)
+        self.gating_b0 = SelfGating(b0)
+        self.gating_b1 = SelfGating(b1)
+        self.gating_b2 = SelfGating(b2)
+        self.gating_b3 = SelfGating(b3)
+        self.out_channels = b0 + b1 + b2 + b3
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, T, H, W) to (B, out_channels, T, H, W)."""
+        branches = (
+            self.gating_b0(self.conv_b0(x)),
+            self.gating_b1(self.conv_b1_b(self.conv_b1_a(x))),
+            self.gating_b2(self.conv_b2_b(self.conv_b2_a(x))),
+            self.gating_b3(self.conv_b3_b(self.maxpool_b3(x))),
+        )
+        return torch.cat(branches, dim=1)
+
+
+class ZeroPaddedMaxPool3d(nn.Module):
+    """TensorFlow's "SAME" max pool as the public weights expect it: zeros around, the odd one right and below.
+
+    Zeros instead of -inf change nothing here, for every input is the output of a ReLU.
+    """
+
+    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
+        super().__init__()
+        padding: list[int] = []
+        for size, step in reversed(list(zip(kernel, stride))):  # F.pad counts from the last dimension
+            total = max(size - step, 0)
+            padding += [total // 2, total - total // 2]
+        self.padding = tuple(padding)
+        self.pool = nn.MaxPool3d(kernel, stride, ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, T, H, W) to (B, C, about T/stride, ...)."""
+        return self.pool(F.pad(x, self.padding))
+
+
+def space_to_depth(video: Tensor) -> Tensor:
+    """Folds every 2x2x2 cube of pixels into channels.
+
+    Args:
+        video: (B, C, T, H, W) with even T, H, W.
+
+    Returns:
+        (B, 8C, T/2, H/2, W/2); channel = ((dt*2 + dh)*2 + dw)*C + c.
+    """
+    batch, channels, frames, height, width = video.shape
+    cubes = video.reshape(batch, channels, frames // 2, 2, height // 2, 2, width // 2, 2)
+    return cubes.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(batch, 8 * channels, frames // 2, height // 2, width // 2)
+
+
+class S3D(nn.Module):
+    """The video path of S3D-G as trained on HowTo100M. Call `.eval()` before use, as with every batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = ConvBlock(3 * 8, 64, kernel=(2, 4, 4), padding=(1, 2, 2))
+        self.maxpool_2a = ZeroPaddedMaxPool3d((1, 3, 3), (1, 2, 2))
+        self.conv_2b = ConvBlock(64, 64)
+        self.conv_2c = SeparableConvBlock(64, 192)
+        self.gating = SelfGating(192)
+        self.maxpool_3a = ZeroPaddedMaxPool3d((1, 3, 3), (1, 2, 2))
+        self.maxpool_4a = ZeroPaddedMaxPool3d((3, 3, 3), (2, 2, 2))
+        self.maxpool_5a = ZeroPaddedMaxPool3d((2, 2, 2), (2, 2, 2))
+        channels = 192
+        for name, sizes in INCEPTION_CHANNELS.items():
+            block = InceptionBlock(channels, sizes)
+            self.add_module(name, block)
+            channels = block.out_channels
+        self.fc = nn.Linear(channels, FEATURE_SIZE)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Embeds clips.
+
+        Args:
+            video: (B, 3, T, H, W) floats in [0, 1], RGB; T, H and W even. HowTo100M features use T=30, H=W=224.
+
+        Returns:
+            (B, 512) embeddings, not normalised.
+
+        Raises:
+            ValueError: if the shape is another.
+        """
+        return self.fc(self.pooled(video))
+
+    def pooled(self, video: Tensor) -> Tensor:
+        """The mean over time and space of the last Inception block: (B, 3, T, H, W) to (B, 1024)."""
+        if video.dim() != 5 or video.shape[1] != 3 or any(size % 2 or not size for size in video.shape[2:]):
+            raise ValueError(
+                f"S3D wants video of shape (B, 3, T, H, W) with even T, H and W, got {tuple(video.shape)}; "
+                "crop the frames or drop the last one"
+            )
+        # The stem pads one more on the left than "SAME" needs; the public weights drop that first output again.
+        x = self.conv1(space_to_depth(video))[:, :, 1:, 1:, 1:]
+        x = self.conv_2c(self.conv_2b(self.maxpool_2a(x)))
+        x = self.maxpool_3a(self.gating(x))
+        for name in INCEPTION_CHANNELS:
+            if name == "mixed_4b":
+                x = self.maxpool_4a(x)
+            elif name == "mixed_5b":
+                x = self.maxpool_5a(x)
+            x = self.get_submodule(name)(x)
+        return x.mean(dim=(2, 3, 4))

@@ -1,0 +1,126 @@
+"""The two towers of VideoCLIP (paper, section 3.1). Each yields hidden states per token; pooling.py makes embeddings.
+
+Both lay a sequence out as [CLS] tokens [SEP], padding at the end, and compute real tokens only (packing.py).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mmpt_plugin.models.packing import Packing, run_packed
+
+
+class FeatureProjection(nn.Module):
+    """From video features to the transformer's width: linear, GELU, LayerNorm, linear (paper, section 3.1).
+
+    The LayerNorm has torch's default eps of 1e-5, unlike BERT's 1e-12.
+    """
+
+    def __init__(self, feature_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input = nn.Linear(feature_size, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size)
+        self.output = nn.Linear(hidden_size, hidden_size)
+        for linear in (self.input, self.output):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., feature_size) -> (..., hidden_size)."""
+        return self.output(self.norm(nn.functional.gelu(self.input(features))))
+
+
+class VideoEncoder(nn.Module):
+    """Projected features between [CLS] and [SEP], through the first layers of a BERT.
+
+    The transformer's word embeddings hold just these two tokens, [CLS] at 0 and [SEP] at 1: no other is ever looked up.
+    """
+
+    def __init__(self, transformer: PreTrainedModel, feature_size: int, max_seconds: int) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.feature_projection = FeatureProjection(feature_size, transformer.config.hidden_size)
+        self.max_seconds = max_seconds
+
+    def forward(
+        self, video_features: Tensor, video_mask: Tensor, attend_to_cls: bool = True, compute_padding: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states of the tokens.
+
+        Args:
+            video_features: (B, T, feature_size), one row a second, T <= max_seconds.
+            video_mask: (B, T) bool, True = real.
+            attend_to_cls: False keeps all tokens from attending to [CLS] (COIN and CrossTask in the original).
+            compute_padding: also compute the states of padded rows, which attend to the real tokens but are attended to
+                by none (the original's DiDeMo averages over them). [SEP] then follows the padding.
+
+        Returns:
+            hidden_states (B, T + 2, D): [CLS], the real seconds, [SEP], then zeros; and their mask (B, T + 2).
+
+        Raises:
+            ValueError: if T exceeds max_seconds.
+        """
+        B, T, _ = video_features.shape
+        if self.max_seconds < T:
+            raise ValueError(
+                f"a clip of {T} seconds was given, model.max_video_seconds is {self.max_seconds}: "
+                "cut the clip or slide a window over it"
+            )
+        token_mask = torch.ones_like(video_mask) if compute_padding else video_mask
+        lengths = token_mask.sum(1)  # (B,)
+        seconds = torch.arange(T, device=video_mask.device).expand(B, T)[token_mask]  # (real seconds of the batch,)
+        projected = self.feature_projection(video_features[token_mask].to(self.feature_projection.input.weight.dtype))
+
+        column = torch.arange(T + 2, device=video_mask.device)
+        sequence_mask = column < (lengths + 2)[:, None]  # (B, T + 2)
+        is_cls = (column == 0).expand_as(sequence_mask)
+        is_sep = column == (lengths + 1)[:, None]
+        is_second = sequence_mask & ~is_cls & ~is_sep
+        key_mask = sequence_mask.clone()
+        key_mask[is_second] = video_mask[token_mask]
+        key_mask[:, 0] = attend_to_cls
+
+        packing = Packing.of(sequence_mask, key_mask)
+        tokens = packing.pack(is_second)  # (N,) True where the token is a second
+        position_ids = torch.where(packing.pack(is_sep), self.max_seconds + 1, 0)  # [SEP] however short the clip
+        position_ids[tokens] = seconds + 1
+        special = self.transformer.get_input_embeddings()(packing.pack(is_sep).long())  # (N, D)
+        inputs_embeds = special.to(projected.dtype).index_copy(0, tokens.nonzero().squeeze(1), projected)
+        hidden_states = run_packed(self.transformer, packing, position_ids, inputs_embeds=inputs_embeds)
+        return packing.unpack(hidden_states), sequence_mask
+
+
+class TextEncoder(nn.Module):
+    """Word pieces between [CLS] and [SEP], through all layers of a BERT."""
+
+    def __init__(self, transformer: PreTrainedModel, max_pieces: int) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.max_pieces = max_pieces
+
+    def forward(self, text_ids: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states of the tokens.
+
+        Args:
+            text_ids: (B, L) int64, [CLS] pieces [SEP] [PAD]*, at most max_pieces pieces.
+            text_mask: (B, L) bool, True = real.
+
+        Returns:
+            hidden_states (B, L, D), zero where padded, and their mask (B, L).
+
+        Raises:
+            ValueError: if a text is longer than max_pieces + 2.
+        """
+        if text_ids.shape[1] > self.max_pieces + 2:
+            raise ValueError(
+                f"a text of {text_ids.shape[1]} tokens was given; model.max_text_pieces allows {self.max_pieces} "
+                "word pieces, [CLS] and [SEP]: cut it"
+            )
+        packing = Packing.of(text_mask)
+        position_ids = torch.arange(text_ids.shape[1], device=text_ids.device).expand_as(text_ids)
+        hidden_states = run_packed(
+            self.transformer, packing, packing.pack(position_ids), input_ids=packing.pack(text_ids)
+        )
+        return packing.unpack(hidden_states), text_mask

@@ -1,0 +1,153 @@
+"""Retrieval-augmented batches: groups of similar videos, from the model's own embeddings (paper, section 3.4)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mmpt_plugin.data.groups import RandomGroups
+from mmpt_plugin.data.pretraining_dataset import PretrainingDataset
+from mmpt_plugin.retrieval.clusters import cluster_statistics, draw_seeds, form_clusters
+from mmpt_plugin.retrieval.index import VideoIndex
+from mmpt_plugin.retrieval.refresh import EmbeddingMemory, broadcast_from_first, embed_videos, world
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RetrievalSettings:
+    """See `RetrievalConfig` in tasks/pretraining.py, which says what each means."""
+
+    num_neighbors: int = 64
+    pick: str = "random"
+    start_epoch: int = 1
+    every: int = 1
+    reuse: bool = False
+    index: str = "flat"
+    min_recall: float = 0.95
+    num_centroids: int | None = None
+
+
+class ClusterGroups:
+    """A source of groups that are clusters of similar videos.
+
+    Before `start_epoch` groups are random. From then on, every `every` epochs, all videos are embedded and clusters formed
+    anew; the epochs between take the last clusters in another order.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: PretrainingDataset,
+        videos_per_batch: int,
+        settings: RetrievalSettings,
+        seed: int,
+        num_workers: int = 0,
+    ) -> None:
+        """
+        Args:
+            model: as trained; used in evaluation mode.
+            dataset: draws the clips to embed; a data set of its own, not the one that training reads.
+            videos_per_batch: k, the size of a cluster.
+            settings: what to retrieve, and when.
+            seed: of the seeds' and clusters' draws.
+            num_workers: processes that load the clips to embed.
+
+        Raises:
+            ValueError: for fewer videos than a cluster needs, or settings that make no sense.
+        """
+        self.random = RandomGroups(len(dataset.corpus), videos_per_batch, seed)
+        if settings.num_neighbors < videos_per_batch:
+            raise ValueError(
+                f"task.retrieval.num_neighbors is {settings.num_neighbors}: a cluster keeps task.videos_per_batch="
+                f"{videos_per_batch} of them, so at least that many are needed (the paper takes twice as many)"
+            )
+        if settings.start_epoch < 1 or settings.every < 1:
+            raise ValueError(
+                f"task.retrieval.start_epoch={settings.start_epoch} and every={settings.every} must be at least 1"
+            )
+        self.num_groups = self.random.num_groups
+        self.model = model
+        self.dataset = dataset
+        self.settings = settings
+        self.seed = seed
+        self.num_workers = num_workers
+        self.memory = EmbeddingMemory(dataset.corpus.video_ids) if settings.reuse else None
+        self.statistics: dict[str, float] = {}
+        self._clusters: NDArray[np.int64] | None = None
+
+    def groups(self, epoch: int) -> NDArray[np.int64]:
+        """See `GroupSource`."""
+        if epoch < self.settings.start_epoch:
+            return self.random.groups(epoch)
+        if self._clusters is None or (epoch - self.settings.start_epoch) % self.settings.every == 0:
+            self._clusters = self._refresh(epoch)
+            return self._clusters
+        return np.random.default_rng([self.seed, epoch]).permutation(self._clusters)
+
+    def _refresh(self, epoch: int) -> NDArray[np.int64]:
+        """Embed, search, cluster; on the first process, then told to the others."""
+        started = time.perf_counter()
+        vectors = self._vectors(epoch)
+        embedded = time.perf_counter()
+        k = self.random.videos_per_batch
+        clusters = np.zeros((self.num_groups, k), np.int64)
+        if world()[0] == 0:
+            settings, corpus = self.settings, self.dataset.corpus
+            index = VideoIndex(
+                vectors,
+                kind=settings.index,
+                min_recall=settings.min_recall,
+                num_centroids=settings.num_centroids,
+                seed=self.seed,
+                names=corpus.video_ids,
+            )
+            indexed = time.perf_counter()
+            rng = np.random.default_rng([self.seed, epoch])
+            seeds = draw_seeds(len(vectors), k, rng)
+            neighbours = index.neighbours_of(seeds, min(settings.num_neighbors, len(vectors)))
+            clusters[:] = form_clusters(neighbours, k, rng, pick=settings.pick)
+            searched = time.perf_counter()
+            self.statistics = cluster_statistics(list(clusters), vectors, rng) | {
+                "seconds_embed": embedded - started,
+                "seconds_index": indexed - embedded,
+                "seconds_search": searched - indexed,
+            }
+            values = ", ".join(f"{name} {value:.4g}" for name, value in self.statistics.items())
+            logger.info(f"clusters of epoch {epoch}: {self.num_groups} of {k} videos; {values}")
+        return broadcast_from_first(clusters, next(self.model.parameters()).device)
+
+    def _vectors(self, epoch: int) -> NDArray[np.float32]:
+        """(videos, D), complete on the first process: from what training computed where allowed, else by a pass."""
+        remembered = self.memory.take(next(self.model.parameters()).device) if self.memory else None
+        if remembered is None:
+            return self._embed(epoch, None)
+        vectors, seen = remembered
+        unseen = np.flatnonzero(~seen)
+        logger.info(f"epoch {epoch}: {seen.sum()} videos keep training's embeddings, {len(unseen)} are embedded now")
+        if len(unseen):
+            vectors[unseen] = self._embed(epoch, unseen)
+        return vectors
+
+    def _embed(self, epoch: int, videos: NDArray[np.int64] | None) -> NDArray[np.float32]:
+        k = self.random.videos_per_batch
+        return embed_videos(
+            self.model, self.dataset, epoch, videos=videos, videos_per_batch=k, num_workers=self.num_workers
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last clusters, where later epochs use them again."""
+        keep = self.settings.every > 1 and self._clusters is not None
+        return {"clusters": torch.from_numpy(self._clusters)} if keep else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `GroupSource`."""
+        if "clusters" in state:
+            self._clusters = state["clusters"].numpy()

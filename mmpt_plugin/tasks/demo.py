@@ -1,0 +1,39 @@
+"""Pre-training on a generated small world: the embedded default, which needs no download."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.tasks import register_task
+
+from mmpt_plugin.demo.corpus import write_demo_corpus
+from mmpt_plugin.demo.world import DemoWorld
+from mmpt_plugin.tasks.pretraining import VideoClipPretrainingConfig, VideoClipPretrainingTask
+
+
+@dataclass
+class VideoClipDemoConfig(VideoClipPretrainingConfig):
+    """Pre-training, and the world to do it in."""
+
+    world_seed: int = field(default=1, metadata={"help": "of the generated world"})
+    family_cue: float = field(default=1.5, metadata={"help": "strength of the cue that videos of a family share"})
+
+
+@register_task("videoclip_demo", dataclass=VideoClipDemoConfig)
+class VideoClipDemoTask(VideoClipPretrainingTask):
+    """Writes its corpus and its BERT to `task.data` on the first run, then pre-trains."""
+
+    @classmethod
+    def setup_task(cls, cfg: VideoClipDemoConfig, **kwargs: Any) -> "VideoClipDemoTask":
+        """Called by fairseq.
+
+        Raises:
+            ValueError: if `task.data` holds another world.
+        """
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not distributed or torch.distributed.get_rank() == 0:
+            write_demo_corpus(Path(cfg.data), DemoWorld(seed=cfg.world_seed, family_cue=cfg.family_cue))
+        if distributed:
+            torch.distributed.barrier()
+        return cls(cfg, **kwargs)

@@ -1,0 +1,217 @@
+"""Pre-training on videos and their captions."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Optional
+
+from fairseq import metrics
+from fairseq.data.iterators import EpochBatchIterating, EpochBatchIterator
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II, MISSING
+
+from mmpt_plugin.criterions import contrastive  # noqa: F401 (registers the criterion)
+from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
+from mmpt_plugin.data.epoch_iterator import GroupEpochIterator
+from mmpt_plugin.data.groups import GroupSource, RandomGroups, consecutive_groups
+from mmpt_plugin.data.pairs import Batch, SpecialTokens
+from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, SAMPLING_RULES, ClipSettings, PretrainingDataset
+from mmpt_plugin.models import bert
+from mmpt_plugin.models.videoclip import VideoClipModel
+from mmpt_plugin.retrieval.cluster_groups import ClusterGroups, RetrievalSettings
+
+logger = logging.getLogger(__name__)
+
+RETRIEVAL_STREAM = 1  # tells the draws of clips to embed from those of clips to train on
+VIDEO_LISTS = {"train": "train.txt", "valid": "val.txt"}
+
+
+@dataclass
+class RetrievalConfig(FairseqDataclass):
+    """The epoch hook that makes batches of similar videos (paper, section 3.4)."""
+
+    enabled: bool = field(default=True, metadata={"help": "clusters of similar videos; false: random videos"})
+    num_neighbors: int = field(default=64, metadata={"help": "nearest videos of a seed (itself first) to pick from: 2k"})
+    pick: ChoiceEnum(["random", "nearest"]) = field(  # type: ignore[valid-type]
+        default="random", metadata={"help": "which k = task.videos_per_batch of them make the cluster"}
+    )
+    start_epoch: int = field(default=1, metadata={"help": "first epoch with clusters; earlier ones are random"})
+    every: int = field(default=1, metadata={"help": "embed and cluster anew every so many epochs"})
+    embeddings: ChoiceEnum(["fresh", "reuse"]) = field(  # type: ignore[valid-type]
+        default="fresh", metadata={"help": "embed all videos, or reuse the mean of what training computed"}
+    )
+    clips: ChoiceEnum(["sampled", "first_32s"]) = field(  # type: ignore[valid-type]
+        default="sampled", metadata={"help": "a video's vector from aligned clips, or from its first seconds only"}
+    )
+    clips_per_video: int = field(default=16, metadata={"help": "sampled clips that a video's vector averages"})
+    index: ChoiceEnum(["flat", "ivf"]) = field(  # type: ignore[valid-type]
+        default="flat", metadata={"help": "exact search, or an approximate one with its recall measured"}
+    )
+    min_recall: float = field(default=0.95, metadata={"help": "recall of num_neighbors that ivf must reach"})
+    num_centroids: Optional[int] = field(default=None, metadata={"help": "lists of ivf; null: by the number of videos"})
+
+
+@dataclass
+class VideoClipPretrainingConfig(FairseqDataclass):
+    """The paper's set-up (sections 3.3 and 4.2)."""
+
+    data: str = field(default=MISSING, metadata={"help": "data folder; holds howto100m/{train.txt,val.txt,shards/}"})
+    videos_per_batch: int = field(default=32, metadata={"help": "videos in a group; a group is a batch"})
+    clips_per_video: int = field(default=16, metadata={"help": "clips drawn from each video of a group"})
+    clip_sampling: ChoiceEnum(list(SAMPLING_RULES)) = field(  # type: ignore[valid-type]
+        default="overlapped", metadata={"help": "overlapped, or aligned: video span = text span"}
+    )
+    min_text_tokens: int = field(default=8, metadata={"help": "smallest budget of a text span, word pieces"})
+    max_text_tokens: int = field(default=64, metadata={"help": "largest budget of a text span, word pieces"})
+    min_clip_seconds: int = field(default=3, metadata={"help": "shortest overlapped video window"})
+    max_clip_seconds: int = field(default=32, metadata={"help": "longest overlapped video window"})
+    on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
+        default="error", metadata={"help": "videos of a list without features or captions: stop, or leave out and count"}
+    )
+    verify: ChoiceEnum(["auto", "full", "size"]) = field(  # type: ignore[valid-type]
+        default="auto", metadata={"help": "check shards by checksum (full), by size, or by what their size allows (auto)"}
+    )
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    num_workers: int = II("dataset.num_workers")
+    bert: str = II("model.bert")
+    feature_size: int = II("model.feature_size")
+    max_video_seconds: int = II("model.max_video_seconds")
+    max_text_pieces: int = II("model.max_text_pieces")
+    save_dir: str = II("checkpoint.save_dir")
+    seed: int = II("common.seed")
+
+
+@register_task("videoclip_pretraining", dataclass=VideoClipPretrainingConfig)
+class VideoClipPretrainingTask(FairseqTask):
+    """Trains any model that embeds pairs (data/pairs.py) on groups of videos."""
+
+    cfg: VideoClipPretrainingConfig
+
+    def __init__(self, cfg: VideoClipPretrainingConfig) -> None:
+        super().__init__(cfg)
+        self.clips = ClipSettings(
+            sampling=str(cfg.clip_sampling),
+            clips_per_video=cfg.clips_per_video,
+            text_tokens=(cfg.min_text_tokens, cfg.max_text_tokens),
+            clip_seconds=(cfg.min_clip_seconds, cfg.max_clip_seconds),
+            max_seconds=cfg.max_video_seconds,
+            max_pieces=cfg.max_text_pieces,
+        )
+        tokenizer = bert.load_tokenizer(cfg.bert)
+        self.special = SpecialTokens(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+        self.source: GroupSource | None = None
+
+    def open_corpus(self, split: str) -> VideoTextCorpus:
+        """The videos of `train` or `valid`."""
+        folder = Path(self.cfg.data) / "howto100m"
+        corpus = VideoTextCorpus.open(
+            folder / "shards",
+            read_video_list(folder / VIDEO_LISTS[split]),
+            on_missing=str(self.cfg.on_missing),
+            verify=str(self.cfg.verify),
+            feature_size=self.cfg.feature_size,
+        )
+        logger.info(f"{split}: {len(corpus.video_ids)} videos, {len(corpus.missing)} left out, from {folder}")
+        return corpus
+
+    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
+        """The model; its BERT's configuration and tokenizer are kept beside the checkpoints."""
+        if from_checkpoint and cfg._name == "videoclip":  # its weights come from the checkpoint, not from the BERT
+            return VideoClipModel.from_config(cfg)
+        bert.save_reference(self.cfg.bert, Path(self.cfg.save_dir) / "bert")
+        self.model = super().build_model(cfg, from_checkpoint)
+        return self.model
+
+    def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
+        """Make the dataset of `train` or `valid`; validation has fixed groups and clips."""
+        if split not in VIDEO_LISTS:
+            raise ValueError(f"dataset split {split!r}: choose one of {', '.join(VIDEO_LISTS)}")
+        dataset = PretrainingDataset(self.open_corpus(split), self.clips, self.special, self.cfg.seed)
+        if split == "valid":
+            dataset.set_groups(0, consecutive_groups(len(dataset.corpus), self.cfg.videos_per_batch))
+        else:
+            self.source = self.build_source(dataset.corpus)
+        self.datasets[split] = dataset
+
+    def build_source(self, corpus: VideoTextCorpus) -> GroupSource:
+        """Where the groups of training videos come from: chance, or the model's own embeddings."""
+        retrieval, k = self.cfg.retrieval, self.cfg.videos_per_batch
+        if not retrieval.enabled:
+            return RandomGroups(len(corpus), k, self.cfg.seed)
+        first = str(retrieval.clips) == "first_32s"
+        clips = replace(
+            self.clips,
+            sampling=FIRST_SECONDS if first else "aligned",
+            clips_per_video=1 if first else retrieval.clips_per_video,
+        )
+        settings = RetrievalSettings(
+            num_neighbors=retrieval.num_neighbors,
+            pick=str(retrieval.pick),
+            start_epoch=retrieval.start_epoch,
+            every=retrieval.every,
+            reuse=str(retrieval.embeddings) == "reuse",
+            index=str(retrieval.index),
+            min_recall=retrieval.min_recall,
+            num_centroids=retrieval.num_centroids,
+        )
+        dataset = PretrainingDataset(corpus, clips, self.special, self.cfg.seed, stream=RETRIEVAL_STREAM)
+        return ClusterGroups(self.model, dataset, k, settings, self.cfg.seed, self.cfg.num_workers)
+
+    def train_step(self, sample: Batch, model: BaseFairseqModel, *args: Any, **kwargs: Any) -> tuple:
+        """fairseq's step, with its embeddings remembered where retrieval reuses them."""
+        memory = self.source.memory if isinstance(self.source, ClusterGroups) else None
+        with memory.recording(self.model, sample["video_id"]) if memory else nullcontext():
+            return super().train_step(sample, model, *args, **kwargs)
+
+    def get_batch_iterator(
+        self,
+        dataset: PretrainingDataset,
+        max_sentences: int | None = None,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        num_workers: int = 0,
+        epoch: int = 1,
+        data_buffer_size: int = 0,
+        **kwargs: Any,
+    ) -> EpochBatchIterating:
+        """Batches of `max_sentences` groups: lazily made for training, one after the other for validation.
+
+        The other arguments of fairseq's method size batches by tokens; a group's size is fixed, so they have no use here.
+        """
+        shard = {"num_shards": num_shards, "shard_id": shard_id, "num_workers": num_workers, "epoch": epoch}
+        if dataset is self.datasets.get("train"):
+            assert self.source is not None  # made with the data set
+            return GroupEpochIterator(
+                dataset,
+                self.source,
+                groups_per_batch=max_sentences or 1,
+                buffer_size=data_buffer_size,
+                **shard,
+            )
+        return EpochBatchIterator(
+            dataset, dataset.collater, [[index] for index in range(len(dataset))], disable_shuffling=True, **shard
+        )
+
+    def reduce_metrics(self, logging_outputs: Sequence[dict[str, Any]], criterion: Any) -> None:
+        """fairseq's own values, and the pairs per second."""
+        super().reduce_metrics(logging_outputs, criterion)
+        pairs = float(sum(output.get("nsentences", 0) for output in logging_outputs))
+        metrics.log_speed("pairs_per_s", pairs, priority=90, round=1)
+
+    def max_positions(self) -> None:
+        """Clips and texts are cut when drawn: no batch is ever too long."""
+        return None
+
+    @property
+    def source_dictionary(self) -> None:
+        """None: texts are word pieces of the model's own tokenizer, not of a fairseq dictionary."""
+        return None
+
+    @property
+    def target_dictionary(self) -> None:
+        """None, as above."""
+        return None

@@ -1,0 +1,204 @@
+"""Zero-shot evaluation of a checkpoint on one benchmark, through fairseq's own machinery.
+
+fairseq evaluates only what it trains. The run therefore takes one "step" that touches nothing: a placeholder batch, a loss
+of zero and an optimizer that holds no state; its validation is the evaluation. Weights stay bit-identical.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from fairseq import metrics
+from fairseq.data import FairseqDataset
+from fairseq.data.iterators import EpochBatchIterator
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.models import BaseFairseqModel
+from fairseq.optim import FairseqOptimizer, register_optimizer
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II, MISSING, OmegaConf
+
+from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
+from mmpt_plugin.evaluation.encoding import EncodedBatch, EncodingDataset, assemble, encode_batch
+from mmpt_plugin.evaluation.report import format_table, results_json, write_results
+from mmpt_plugin.evaluation.windows import WINDOW_SECONDS
+from mmpt_plugin.models import bert
+from mmpt_plugin.models.checkpoint import read_checkpoint, sha256
+from mmpt_plugin.models.videoclip import VideoClipModel, checkpoint_config
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class VideoClipZeroShotConfig(FairseqDataclass):
+    """Which benchmark, from which files, to which place."""
+
+    benchmark: ChoiceEnum(list(BENCHMARKS)) = field(  # type: ignore[valid-type]
+        default=MISSING, metadata={"help": "what to evaluate on"}
+    )
+    data: str = field(default=MISSING, metadata={"help": "data folder (docs/data.md)"})
+    results_path: str = field(default=MISSING, metadata={"help": "folder for <benchmark>.json and its scores"})
+    annotations: Optional[str] = field(default=None, metadata={"help": "annotation file or folder instead of the usual one"})
+    features: Optional[str] = field(default=None, metadata={"help": "feature folder instead of the usual one"})
+    on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
+        default="error", metadata={"help": "videos without features: stop, or leave out and count in the results"}
+    )
+    split: ChoiceEnum(["official", "original"]) = field(  # type: ignore[valid-type]
+        default="official",
+        metadata={"help": "crosstask: test videos by the annotation files alone, or the original's draw by features"},
+    )
+    batch_size: int = field(default=128, metadata={"help": "texts or windows encoded at once"})
+    bert: Optional[str] = II("model.bert")
+    checkpoint: str = II("checkpoint.restore_file")
+
+
+@register_task("videoclip_zeroshot", dataclass=VideoClipZeroShotConfig)
+class VideoClipZeroShotTask(FairseqTask):
+    """Evaluates the checkpoint of `checkpoint.restore_file`, ours or MMPT's."""
+
+    cfg: VideoClipZeroShotConfig
+
+    def __init__(self, cfg: VideoClipZeroShotConfig) -> None:
+        super().__init__(cfg)
+        self.checkpoint = Path(cfg.checkpoint)
+        content = read_checkpoint(self.checkpoint)
+        self.model_config = checkpoint_config(self.checkpoint, content, cfg.bert)
+        self.benchmark = BENCHMARKS[str(cfg.benchmark)](
+            Path(cfg.data),
+            annotations=Path(cfg.annotations) if cfg.annotations else None,
+            features=Path(cfg.features) if cfg.features else None,
+            on_missing=str(cfg.on_missing),
+            feature_size=self.model_config.feature_size,
+            split=str(cfg.split),
+        )
+        self.plan = self.benchmark.plan()
+        self.encoded: list[EncodedBatch] = []
+
+    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
+        """A model of the checkpoint's own settings; fairseq fills it in the next step, this only checks that it can."""
+        model = VideoClipModel.from_config(self.model_config)
+        model.check_state_dict(read_checkpoint(self.checkpoint)["model"], str(self.checkpoint))
+        return model
+
+    def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
+        """`train` is the placeholder, any other split the benchmark."""
+        if split == "train":
+            self.datasets[split] = PlaceholderDataset()
+            return
+        self.datasets[split] = EncodingDataset(
+            self.plan,
+            self.benchmark.features,
+            bert.load_tokenizer(self.model_config.bert),
+            max_pieces=self.model_config.max_text_pieces,
+            pad_to=WINDOW_SECONDS if self.benchmark.needs_padding else None,
+            batch_size=self.cfg.batch_size,
+        )
+
+    def get_batch_iterator(
+        self, dataset: FairseqDataset, num_shards: int = 1, shard_id: int = 0, num_workers: int = 0, **kwargs: Any
+    ) -> EpochBatchIterator:
+        """One placeholder a process, or every batch of the benchmark once."""
+        items = num_shards if isinstance(dataset, PlaceholderDataset) else len(dataset)
+        return EpochBatchIterator(
+            dataset,
+            dataset.collater,
+            [[index] for index in range(items)],
+            num_shards=num_shards,
+            shard_id=shard_id,
+            num_workers=num_workers,
+            disable_shuffling=True,
+        )
+
+    def train_step(self, sample: Any, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, int, dict]:
+        """Nothing is trained."""
+        return torch.zeros(()), 1, {"loss": 0.0, "nsentences": 1, "ntokens": 1}
+
+    def begin_valid_epoch(self, epoch: int, model: BaseFairseqModel) -> None:
+        """Start with no results."""
+        self.encoded = []
+
+    def valid_step(self, sample: dict, model: BaseFairseqModel, criterion: Any) -> tuple[torch.Tensor, int, dict]:
+        """Encode one batch and keep the result."""
+        self.encoded.append(encode_batch(model, sample, self.plan, self.benchmark.needs_padding))
+        return torch.zeros(()), 1, {"loss": 0.0, "nsentences": sample["nsentences"], "ntokens": 1}
+
+    def reduce_metrics(self, logging_outputs: Sequence[dict], criterion: Any) -> None:
+        """fairseq wants a loss to follow; there is none."""
+        metrics.log_scalar("loss", 0.0)
+
+    @staticmethod
+    def logging_outputs_can_be_summed(criterion: Any) -> bool:
+        """They are zeros."""
+        return True
+
+    def post_validate(self, model: BaseFairseqModel, stats: dict, agg: Any) -> None:
+        """Gather what all processes encoded; the first scores it and writes the results."""
+        batches = gather_to_first(self.encoded)
+        self.encoded = []
+        if batches is None:
+            return
+        scores = self.benchmark.score(assemble(self.plan, batches, self.benchmark.needs_padding))
+        evaluation = self.benchmark.evaluate(scores)
+        best_possible = Path(self.cfg.data) / self.benchmark.folder / f"best_possible_{self.benchmark.name}.npz"
+        if best_possible.is_file():  # written by a generated corpus, whose true latents are known
+            with np.load(best_possible) as latent_scores:
+                evaluation.baselines["best_possible"] = self.benchmark.evaluate(dict(latent_scores)).metrics
+        results = results_json(
+            self.benchmark,
+            evaluation,
+            checkpoint={"path": str(self.checkpoint.resolve()), "sha256": sha256(self.checkpoint)},
+            config={"task": OmegaConf.to_container(self.cfg, resolve=True, enum_to_str=True), "model": vars(self.model_config)},
+        )
+        path = write_results(Path(self.cfg.results_path), self.benchmark.name, results, scores)
+        logger.info(f"results in {path}\n{format_table(results)}")
+
+    def max_positions(self) -> None:
+        """Windows and texts are cut to the model's lengths: none is too long."""
+        return None
+
+
+def gather_to_first(encoded: list[EncodedBatch]) -> list[EncodedBatch] | None:
+    """The results of all processes on the first one; None on the others."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return encoded
+    first = torch.distributed.get_rank() == 0
+    parts: list[Any] | None = [None] * torch.distributed.get_world_size() if first else None
+    torch.distributed.gather_object(encoded, parts)
+    return [batch for part in parts for batch in part] if parts is not None else None
+
+
+class PlaceholderDataset(FairseqDataset):
+    """Empty batches for the one step that fairseq insists on."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"placeholder": True}
+
+    def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """The item itself."""
+        return samples[0]
+
+
+@register_optimizer("no_update", dataclass=FairseqDataclass)
+class NoUpdate(FairseqOptimizer):
+    """An optimizer for evaluation: holds no state, reduces no gradients, changes no weights."""
+
+    def __init__(self, cfg: FairseqDataclass, params: Any) -> None:
+        super().__init__(cfg)
+        self._optimizer = torch.optim.SGD(params, lr=0.0)
+
+    @property
+    def optimizer_config(self) -> dict[str, Any]:
+        """Nothing to configure."""
+        return {}
+
+    def all_reduce_grads(self, module: torch.nn.Module) -> None:
+        """There are no gradients."""
+
+    def step(self, closure: Any = None, scale: float = 1.0, groups: Any = None) -> None:
+        """Leave the weights as they are."""

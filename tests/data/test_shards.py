@@ -1,0 +1,265 @@
+"""What goes into a shard comes out of it; damaged shards are refused."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mmpt_plugin.data.shards import MappedArray, RaggedArray, ShardWriter, read_shard
+
+WIDTH = 3
+
+
+@st.composite
+def one_video(draw):
+    seconds, captions = draw(st.integers(0, 5)), draw(st.integers(0, 4))
+    finite = {"allow_nan": False, "allow_infinity": False}
+    features = draw(hnp.arrays(np.float16, (seconds, WIDTH), elements=st.floats(width=16, **finite)))
+    times = draw(hnp.arrays(np.float32, (captions, 2), elements=st.floats(width=32, **finite)))
+    tokens = [draw(st.lists(st.integers(0, 2**31 - 1), max_size=6)) for _ in range(captions)]
+    return features, times, tokens
+
+
+def write_one_shard(folder: Path, name: str = "train_0", videos=None, **settings) -> Path:
+    """Two small videos, or the given {id: (features, times, tokens)}."""
+    videos = videos or {
+        "-aa": (np.arange(6).reshape(2, 3), [[0, 1.5], [1, 2]], [[7, 8], [9]]),
+        "b": (np.ones((1, 3)), [[0, 1]], [[5]]),
+    }
+    with ShardWriter(folder, name, feature_size=WIDTH, **settings) as writer:
+        for video_id, video in videos.items():
+            writer.add(video_id, *video)
+    return folder / name
+
+
+@settings(max_examples=50, deadline=None)
+@given(videos=st.dictionaries(st.text(min_size=1, max_size=11), one_video(), min_size=1, max_size=5))
+def test_round_trip(videos, tmp_path_factory):
+    source = {"fps": 30, "tokenizer": "tiny"}
+    shard = read_shard(write_one_shard(tmp_path_factory.mktemp("shards"), videos=videos, source=source))
+    shard.verify()
+    assert shard.video_ids == list(videos)
+    assert shard.source == source
+    for i, (features, times, tokens) in enumerate(videos.values()):
+        assert shard.features[i].dtype == np.float16 and shard.caption_times[i].dtype == np.float32
+        np.testing.assert_array_equal(shard.features[i], features)
+        np.testing.assert_array_equal(shard.caption_times[i], times)
+        assert shard.features.lengths[i] == len(features) and shard.caption_times.lengths[i] == len(times)
+        if tokens:
+            assert shard.token_counts(i).tolist() == [len(caption) for caption in tokens]
+        for first in range(len(tokens) + 1):
+            for last in range(first, len(tokens) + 1):
+                run = shard.tokens(i, first, last)
+                assert run.dtype == np.int32
+                assert run.tolist() == [token for caption in tokens[first:last] for token in caption]
+
+
+def test_the_files_are_plain_and_described(tmp_path):
+    folder = write_one_shard(tmp_path, source={"network": "s3d"})
+    index = json.loads((folder / "index.json").read_text())
+    assert index["format"] == "mmpt_plugin.shard" and index["version"] == 1
+    assert index["video_ids"] == ["-aa", "b"]
+    assert index["counts"] == {"videos": 2, "seconds": 3, "captions": 3, "tokens": 4}
+    assert index["source"] == {"network": "s3d"}
+    for described in index["arrays"].values():
+        array = np.load(folder / described["file"])
+        assert (array.dtype.name, list(array.shape)) == (described["dtype"], described["shape"])
+    np.testing.assert_array_equal(np.load(folder / "token_starts.npy"), [0, 2, 3, 4])  # captions of 2, 1 and 1 pieces
+    np.testing.assert_array_equal(np.load(folder / "tokens.npy"), [7, 8, 9, 5])
+    np.testing.assert_array_equal(np.load(folder / "feature_starts.npy"), [0, 2, 3])
+
+
+def test_items_are_views_of_the_file(tmp_path):
+    shard = read_shard(write_one_shard(tmp_path))
+    assert np.shares_memory(shard.features[0], shard.features.data.array)
+    assert not shard.features[0].flags.writeable
+    with pytest.raises(IndexError):
+        shard.features[2]
+
+
+def test_a_file_written_anew_is_mapped_anew(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros(4))
+    assert MappedArray.open(path, ["float64"], 1).array.sum() == 0
+    np.save(path, np.ones(4))
+    os.utime(path, ns=(1, 1))
+    assert MappedArray.open(path, ["float64"], 1).array.sum() == 4
+
+
+# --- the writer ---
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        ((np.zeros((2, 4)), [], []), r"features of shape \(2, 4\), expected \(seconds, 3\)"),
+        ((np.zeros(3), [], []), r"features of shape \(3,\)"),
+        (([[0, 0, 0], [0, np.nan, 0]], [], []), "features must be finite as float16, row 1"),
+        (([[0, 0, 1e6]], [], []), "features must be finite as float16, row 0"),  # above float16's 65,504
+        ((np.zeros((2, 3)), [[0, np.inf]], [[1]]), "caption times must be finite"),
+        ((np.zeros((2, 3)), [0, 1], [[1]]), r"caption times of shape \(2,\), expected \(captions, 2\)"),
+        ((np.zeros((2, 3)), [[0, 1]], [[1], [2]]), "1 caption times, but word pieces of 2 captions"),
+        ((np.zeros((2, 3)), [[0, 1]], [[-1]]), "word pieces of caption 0 must be a list of token ids"),
+        ((np.zeros((2, 3)), [[0, 1]], [[1.5]]), "word pieces of caption 0 must be a list of token ids"),
+        ((np.zeros((2, 3)), [[0, 1]], [[2**31]]), "word pieces of caption 0 must be a list of token ids"),
+        ((np.zeros((2, 3)), [[0, 1]], [[[1, 2]]]), "word pieces of caption 0 must be a list of token ids"),
+    ],
+)
+def test_a_bad_video_is_refused_and_leaves_the_shard_as_it_was(tmp_path, video, message):
+    with ShardWriter(tmp_path, "train_0", feature_size=WIDTH) as writer:
+        writer.add("good", np.ones((1, 3)), [[0, 1]], [[5]])
+        with pytest.raises(ValueError, match=f"video bad: .*{message}"):
+            writer.add("bad", *video)
+        writer.add("also good", np.ones((2, 3)), [[0, 1]], [[6, 7]])
+    shard = read_shard(tmp_path / "train_0")
+    assert shard.video_ids == ["good", "also good"]
+    assert shard.tokens(1, 0, 1).tolist() == [6, 7]
+
+
+@pytest.mark.parametrize(("video_id", "message"), [("a", "'a' is a duplicate"), ("", "is empty")])
+def test_ids_are_unique_and_not_empty(tmp_path, video_id, message):
+    with ShardWriter(tmp_path, "train_0", feature_size=WIDTH) as writer:
+        writer.add("a", np.ones((1, 3)), [], [])
+        with pytest.raises(ValueError, match=message):
+            writer.add(video_id, np.ones((1, 3)), [], [])
+
+
+def test_nothing_looks_whole_before_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="interrupted"), ShardWriter(tmp_path, "a", feature_size=WIDTH) as writer:
+        writer.add("v", np.ones((1, 3)), [], [])
+        assert not (tmp_path / "a").exists()
+        raise RuntimeError("interrupted")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_shard_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no video was added"), ShardWriter(tmp_path, "a"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_is_never_overwritten(tmp_path):
+    write_one_shard(tmp_path, "a")
+    with pytest.raises(FileExistsError, match=r"a: exists\. Remove it"):
+        ShardWriter(tmp_path, "a")
+
+
+@pytest.mark.parametrize("name", ["../a", "", ".a", "a/b"])
+def test_shard_names_are_plain(tmp_path, name):
+    with pytest.raises(ValueError, match="plain folder name"):
+        ShardWriter(tmp_path, name)
+
+
+# --- damage ---
+
+
+def test_an_altered_file_fails_its_checksum(tmp_path):
+    folder = write_one_shard(tmp_path)
+    path = folder / "features.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    shard = read_shard(folder)  # sizes are right
+    with pytest.raises(ValueError, match=r"features\.npy: altered or damaged: sha256"):
+        shard.verify()
+
+
+@pytest.mark.parametrize(
+    "name", ["features", "feature_starts", "caption_times", "caption_starts", "tokens", "token_starts"]
+)
+@pytest.mark.parametrize("bytes_left", [0, 20, -1])
+def test_a_truncated_file_is_always_noticed(tmp_path, name, bytes_left):
+    folder = write_one_shard(tmp_path)
+    path = folder / f"{name}.npy"
+    path.write_bytes(path.read_bytes()[:bytes_left])
+    with pytest.raises(ValueError, match=rf"{name}\.npy: (truncated or altered|not a whole \.npy file)"):
+        read_shard(folder)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    folder = write_one_shard(tmp_path)
+    (folder / "tokens.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"tokens\.npy: missing"):
+        read_shard(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("features", np.zeros((3, 3), np.float64), r"features\.npy: holds float64 .* expected float16"),
+        ("features", np.zeros(3, np.float16), r"features\.npy: holds float16 of shape \(3,\).* 2 dimension"),
+        ("features", np.zeros((3, 3), ">f2"), r"features\.npy: holds >f2"),
+        ("features", np.asfortranarray(np.zeros((3, 3), np.float16)), r"features\.npy: .* in Fortran order"),
+        ("features", np.zeros((3, 4), np.float16), r"features\.npy: shape \(3, 4\), but .*index\.json says \(3, 3\)"),
+        ("features", np.array([[None]]), r"features\.npy: holds object"),
+        ("tokens", np.zeros(5, np.int32), r"tokens\.npy: shape \(5,\), but .*index\.json says \(4,\)"),
+        (
+            "feature_starts",
+            np.array([0, 2, 4]),
+            r"feature_starts\.npy: must rise from 0 to 3, the rows of features\.npy",
+        ),
+        ("feature_starts", np.array([0, 4, 3]), r"feature_starts\.npy: must rise"),
+        ("feature_starts", np.array([1, 2, 3]), r"feature_starts\.npy: must rise"),
+        ("feature_starts", np.array([0, 3]), r"feature_starts\.npy counts 1 items, but .*index\.json counts 2"),
+        ("caption_starts", np.array([0, 1, 2, 3]), r"caption_starts\.npy counts 3 .*feature_starts\.npy counts 2"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(tmp_path, name, array, message):
+    folder = write_one_shard(tmp_path)
+    np.save(folder / f"{name}.npy", array, allow_pickle=True)
+    with pytest.raises(ValueError, match=message):
+        read_shard(folder)
+
+
+def test_times_need_two_columns(tmp_path):
+    folder = write_one_shard(tmp_path)
+    np.save(folder / "caption_times.npy", np.zeros((3, 1), np.float32))
+    change_index(folder, lambda index: index["arrays"]["caption_times"].update(shape=[3, 1]))
+    with pytest.raises(ValueError, match=r"caption_times\.npy: shape \(3, 1\), expected \(captions, 2\)"):
+        read_shard(folder)
+
+
+def change_index(folder: Path, change) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    change(index)
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda index: index.update(version=2), r"format and version are \('mmpt_plugin\.shard', 2\)"),
+        (lambda index: index.update(format="other"), "format and version are"),
+        (lambda index: index.pop("video_ids"), r"not the index of a shard .*video_ids"),
+        (lambda index: index["arrays"].pop("tokens"), "not the index of a shard .*tokens"),
+        (
+            lambda index: index["video_ids"].append("c"),
+            r"feature_starts\.npy counts 2 items, but .*index\.json counts 3",
+        ),
+    ],
+)
+def test_a_wrong_index_is_refused(tmp_path, change, message):
+    folder = write_one_shard(tmp_path)
+    change_index(folder, change)
+    with pytest.raises(ValueError, match=message):
+        read_shard(folder)
+
+
+def test_a_damaged_index_is_refused(tmp_path):
+    folder = write_one_shard(tmp_path)
+    (folder / "index.json").write_text((folder / "index.json").read_text()[:-20])
+    with pytest.raises(ValueError, match=r"index\.json: not the index of a shard"):
+        read_shard(folder)
+
+
+def test_ragged_array(tmp_path):
+    np.save(tmp_path / "data.npy", np.arange(5, dtype=np.int32))
+    np.save(tmp_path / "starts.npy", np.array([0, 2, 2, 5]))
+    ragged = RaggedArray.open(tmp_path / "data.npy", tmp_path / "starts.npy", ["int32"], 1)
+    assert [ragged[i].tolist() for i in range(3)] == [[0, 1], [], [2, 3, 4]]
+    assert len(ragged) == 3 and ragged.lengths.tolist() == [2, 0, 3]

@@ -1,0 +1,195 @@
+"""The index against brute force, on the reference vectors and on small worlds with ties."""
+
+import builtins
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mmpt_plugin.retrieval import index as index_module
+from mmpt_plugin.retrieval.index import VideoIndex
+
+
+def brute_force(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    distances = ((queries[:, None].astype(np.float64) - vectors[None]) ** 2).sum(axis=2)
+    indexes = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(distances, indexes, axis=1), indexes
+
+
+def recall(found: np.ndarray, exact: np.ndarray) -> float:
+    return float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, exact, strict=True)]))
+
+
+@pytest.fixture
+def vectors() -> np.ndarray:
+    rng = np.random.default_rng(1)
+    centres = rng.standard_normal((20, 16))
+    return (centres[rng.integers(20, size=1000)] + 0.5 * rng.standard_normal((1000, 16))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def reference(golden: Path) -> SimpleNamespace:
+    folder = golden / "retrieval"
+    position = {name: i for i, name in enumerate(json.loads((folder / "video_ids.json").read_text()))}
+    lists = json.loads((folder / "neighbours.json").read_text())
+    return SimpleNamespace(
+        vectors=np.load(folder / "vectors.npy"),
+        queries=np.array([position[name] for name in lists["queries"]]),
+        exact=np.array([[position[name] for name in row] for row in lists["exact_l2_top63_plus_self"]]),
+    )
+
+
+def test_flat_equals_brute_force(vectors: np.ndarray) -> None:
+    queries = np.random.default_rng(2).standard_normal((30, 16)).astype(np.float32)
+    distances, indexes = VideoIndex(vectors).search(queries, 64)
+    expected_distances, expected_indexes = brute_force(vectors, queries, 64)
+    np.testing.assert_array_equal(indexes, expected_indexes)
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-4)
+    assert distances.dtype == np.float32 and indexes.dtype == np.int64
+
+
+def test_flat_neighbours_equal_the_reference_lists(reference: SimpleNamespace) -> None:
+    found = VideoIndex(reference.vectors).neighbours_of(reference.queries, 64)
+    np.testing.assert_array_equal(found[:, 0], reference.queries)
+    np.testing.assert_array_equal(np.sort(found), np.sort(reference.exact))
+    # The order too, but for pairs that rounding may turn round.
+    gaps = np.diff(brute_force(reference.vectors, reference.vectors[reference.queries], 64)[0], prepend=-1)
+    clear = (gaps > 1e-4) & (np.roll(gaps, -1, axis=1) > 1e-4)
+    np.testing.assert_array_equal(
+        found[clear], brute_force(reference.vectors, reference.vectors[reference.queries], 64)[1][clear]
+    )
+    assert clear.mean() > 0.5
+
+
+def test_flat_recall_on_all_reference_vectors_is_one(reference: SimpleNamespace) -> None:
+    every = np.arange(len(reference.vectors))
+    index = VideoIndex(reference.vectors)
+    found = index.neighbours_of(every, 64)
+    exact = [brute_force(reference.vectors, reference.vectors[part], 64)[1] for part in np.array_split(every, 60)]
+    assert recall(found, np.concatenate(exact)) == 1.0 == index.recall
+    assert index.nprobe is None and index.num_centroids is None
+
+
+@pytest.mark.parametrize(("min_recall", "num_centroids"), [(0.8, None), (0.95, None), (0.95, 75), (1.0, 20)])
+def test_ivf_reaches_its_recall(
+    reference: SimpleNamespace, min_recall: float, num_centroids: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="mmpt_plugin"):
+        index = VideoIndex(reference.vectors, kind="ivf", min_recall=min_recall, num_centroids=num_centroids)
+    assert index.recall >= min_recall
+    assert recall(index.neighbours_of(reference.queries, 64), reference.exact) >= min_recall - 0.03  # another sample
+    assert index.num_centroids == (num_centroids or 76)  # 3000 // 39 = 76 < 2 sqrt(3000) = 110
+    assert f"{index.nprobe} of {index.num_centroids} lists searched, recall@64 {index.recall:.3f}" in caplog.text
+
+
+def test_ivf_takes_the_smallest_nprobe_that_will_do(reference: SimpleNamespace) -> None:
+    settings = {"kind": "ivf", "num_centroids": 75, "min_recall": 0.95}
+    index = VideoIndex(reference.vectors, **settings)
+    assert index.nprobe is not None and 1 < index.nprobe < 75
+    assert VideoIndex(reference.vectors, **settings, max_nprobe=index.nprobe).nprobe == index.nprobe
+    with pytest.raises(
+        ValueError, match=rf"min_recall 0.95 not reached: recall@64 is 0\.\d+ with {index.nprobe - 1} of 75"
+    ):
+        VideoIndex(reference.vectors, **settings, max_nprobe=index.nprobe - 1)
+
+
+def test_ivf_is_the_same_for_the_same_seed(reference: SimpleNamespace) -> None:
+    one, two = (VideoIndex(reference.vectors, kind="ivf", seed=3) for _ in range(2))
+    assert (one.nprobe, one.recall) == (two.nprobe, two.recall)
+    np.testing.assert_array_equal(one.neighbours_of(reference.queries, 64), two.neighbours_of(reference.queries, 64))
+
+
+def test_ivf_fills_lists_that_its_nprobe_leaves_short() -> None:
+    # Four far groups of 10, one list each: recall@5 is 1 with one list, and 15 neighbours need more than one.
+    rng = np.random.default_rng(0)
+    centres = np.float32([[0, 0], [100, 0], [0, 130], [100, 130]]).repeat(10, axis=0)
+    vectors = centres + rng.standard_normal((40, 2)).astype(np.float32)
+    index = VideoIndex(vectors, kind="ivf", num_centroids=4, recall_at=5)
+    assert index.nprobe == 1
+    np.testing.assert_array_equal(index.search(vectors, 15)[1], brute_force(vectors, vectors, 15)[1])
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_a_video_comes_first_among_its_duplicates(kind: str) -> None:
+    # 60 copies of one embedding: a search for 5 of them finds 5 others for most queries.
+    vectors = np.ones((80, 4), dtype=np.float32)
+    vectors[60:] = np.random.default_rng(0).standard_normal((20, 4))
+    found = VideoIndex(vectors, kind=kind).neighbours_of(np.arange(80), 5)
+    np.testing.assert_array_equal(found[:, 0], np.arange(80))
+    assert all(len(set(row)) == 5 for row in found)
+    assert (found[:60] < 60).all()
+
+
+def test_recall_of_ivf_counts_ties_as_found() -> None:
+    index = VideoIndex(np.ones((400, 4), dtype=np.float32), kind="ivf", num_centroids=8)
+    assert index.recall == 1.0
+
+
+def test_blocks_do_not_change_a_search(vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = VideoIndex(vectors).neighbours_of(np.arange(100), 10)
+    monkeypatch.setattr(index_module, "SEARCH_BLOCK", 33)
+    np.testing.assert_array_equal(VideoIndex(vectors).neighbours_of(np.arange(100), 10), whole)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_vectors_that_are_not_finite_are_named(vectors: np.ndarray, bad: float) -> None:
+    vectors[[3, 40], 5] = bad
+    with pytest.raises(ValueError, match="2 of 1000 videos have embeddings that are not finite: v3, v40;"):
+        VideoIndex(vectors, names=[f"v{i}" for i in range(1000)])
+    vectors[500:, 0] = bad
+    with pytest.raises(ValueError, match=r"502 of 1000 .*: 3, 40, 500, .*, 507, \.\.\.;"):
+        VideoIndex(vectors)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "hnsw"}, "kind of index must be one of .* got 'hnsw'"),
+        ({"kind": "ivf", "min_recall": 1.5}, r"min_recall must lie in \(0, 1\], got 1.5"),
+        ({"kind": "ivf", "num_centroids": 1001}, "num_centroids must lie in 1..1000, .* got 1001"),
+        ({"kind": "ivf", "max_nprobe": 0}, "max_nprobe must be 1 or more, got 0"),
+    ],
+)
+def test_bad_settings(vectors: np.ndarray, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VideoIndex(vectors, **settings)
+
+
+def test_fewer_videos_than_neighbours(vectors: np.ndarray) -> None:
+    index = VideoIndex(vectors[:40])
+    with pytest.raises(ValueError, match=r"k .* must lie in 1..40, .* got 64"):
+        index.neighbours_of([0], 64)
+    assert len(index) == 40 and index.neighbours_of([0], 40).shape == (1, 40)
+
+
+def test_wrong_widths(vectors: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"queries must be \(queries, 16\), got \(2, 8\)"):
+        VideoIndex(vectors).search(vectors[:2, :8], 1)
+    with pytest.raises(ValueError, match="at least one video, got shape"):
+        VideoIndex(vectors[:0])
+
+
+def test_a_missing_faiss_says_what_to_install(vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_import = builtins.__import__
+
+    def without_faiss(name: str, *args: object, **kwargs: object) -> object:
+        if name == "faiss":
+            raise ImportError("No module named 'faiss'")
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_faiss)
+    with pytest.raises(ImportError, match=r"pip install faiss-cpu, .* \[gpu\]"):
+        VideoIndex(vectors)
+
+
+def test_a_gpu_is_used_where_faiss_sees_one() -> None:
+    gpu = SimpleNamespace(
+        StandardGpuResources=lambda: "resources", get_num_gpus=lambda: 1, index_cpu_to_gpu=lambda *given: given
+    )
+    assert index_module._on_gpu_if_any(gpu, "index") == ("resources", 0, "index")
+    gpu.get_num_gpus = lambda: 0
+    assert index_module._on_gpu_if_any(gpu, "index") == "index"
+    assert index_module._on_gpu_if_any(SimpleNamespace(), "index") == "index"
