@@ -7,8 +7,9 @@ Takes seconds and about 100 MB. See mmpt_plugin/demo/world.py for what the world
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from mmpt_plugin.demo.corpus import write_demo_corpus
 from mmpt_plugin.demo.world import DemoWorld
@@ -19,18 +20,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="data folder to make; one that holds this world already is kept")
     parser.add_argument("--overwrite", action="store_true", help="replace another demo world in the folder")
     numbers = parser.add_argument_group("the world", "any field of DemoWorld; pairs as two numbers")
-    for field in fields(DemoWorld):
-        is_pair = isinstance(field.default, tuple)
+    for name, default in asdict(DemoWorld()).items():
+        is_pair = isinstance(default, tuple)
         numbers.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=type(field.default[0] if is_pair else field.default),
+            f"--{name.replace('_', '-')}",
+            type=type(default[0] if is_pair else default),
             nargs=2 if is_pair else None,
-            default=field.default,
-            help="%(default)s",
+            default=default,
+            metavar="N",
+            help="default: %(default)s",
         )
     args = vars(parser.parse_args())
     folder, overwrite = args.pop("folder"), args.pop("overwrite")
-    world = DemoWorld(**{name: tuple(value) if isinstance(value, list) else value for name, value in args.items()})
+    chosen: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in args.items()}
+    world = DemoWorld(**chosen)
     write_demo_corpus(folder, world, overwrite=overwrite)
     print(f"demo world (seed {world.seed}) in {folder}")
 

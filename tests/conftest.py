@@ -1,12 +1,19 @@
 """Fixtures shared by all tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from fairseq import checkpoint_utils
+from fairseq.dataclass.initialize import hydra_init
+from fairseq_cli.hydra_train import _hydra_main
+from hydra import compose, initialize_config_dir
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+
+torch.set_num_threads(1)  # the models of the tests are too small to share
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY.parent / "shared" / "golden" / "public"
@@ -48,3 +55,19 @@ def tiny_model(tiny_bert: Path) -> VideoClipModel:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return VideoClipModel.build_model(VideoClipConfig(bert=str(tiny_bert), video_layers=2)).eval()
+
+
+@pytest.fixture
+def fairseq_train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`fairseq-hydra-train` in this process: call it with a configuration's name and overrides."""
+
+    def run(config_name: str, *overrides: object) -> None:
+        hydra_init(config_name)
+        local = [f"common.user_dir={REPOSITORY / 'mmpt_plugin'}", "common.reset_logging=false", "common.cpu=true"]
+        with initialize_config_dir(str(REPOSITORY / "projects" / "videoclip"), version_base="1.1"):
+            cfg = compose(config_name, [str(override) for override in (*local, *overrides)])
+        _hydra_main(cfg)
+
+    for name in ("best", "last_epoch"):  # fairseq keeps these from one run of a process to the next
+        monkeypatch.delattr(checkpoint_utils.save_checkpoint, name, raising=False)
+    return run

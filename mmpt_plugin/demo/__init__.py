@@ -1,1 +1,1 @@
-"""A generated world of cooking videos, small enough to train on in minutes and built so that chance and the ideal are known."""
+"""A generated world of cooking videos: small enough to train on in minutes, with chance and the ideal score known."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel, BertTokenizer
 
 from mmpt_plugin.demo import words
 
@@ -32,7 +32,7 @@ def write_bert(folder: Path, seed: int, dropout: float = 0.1) -> None:
     vocabulary = words.vocabulary()
     vocabulary_file = folder / "vocab.txt"
     vocabulary_file.write_text("\n".join(vocabulary) + "\n")
-    BertTokenizerFast(vocab=str(vocabulary_file), do_lower_case=True, model_max_length=64).save_pretrained(folder)
+    BertTokenizer(vocab=str(vocabulary_file), do_lower_case=True, model_max_length=64).save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=128,
@@ -44,19 +44,8 @@ def write_bert(folder: Path, seed: int, dropout: float = 0.1) -> None:
         attention_probs_dropout_prob=dropout,
         initializer_range=WEIGHT_STD,
     )
-    model = BertModel(config, add_pooling_layer=False)
-    _initialise(model, torch.Generator().manual_seed(seed))
+    with torch.random.fork_rng(devices=[]):  # so that a training run does not depend on who wrote the folder
+        torch.manual_seed(seed)
+        model = BertModel(config, add_pooling_layer=False)
+        torch.nn.init.normal_(model.embeddings.position_embeddings.weight, std=POSITION_STD)
     model.save_pretrained(folder)
-
-
-@torch.no_grad()
-def _initialise(model: BertModel, generator: torch.Generator) -> None:
-    for name, parameter in model.named_parameters():
-        if "LayerNorm.weight" in name:
-            parameter.fill_(1.0)
-        elif name.endswith("bias"):
-            parameter.zero_()
-        else:
-            std = POSITION_STD if "position_embeddings" in name else WEIGHT_STD
-            parameter.normal_(std=std, generator=generator)
-    model.embeddings.word_embeddings.weight[words.SPECIAL_TOKENS.index("[PAD]")] = 0.0

@@ -58,55 +58,52 @@ def write_demo_corpus(folder: Path, world: DemoWorld | None = None, *, overwrite
         ValueError: if the folder holds another demo world and `overwrite` is not set, or anything else.
     """
     world = world or DemoWorld()
-    description = _describe(world)
-    if _holds(folder, description, overwrite):
+    if _holds(folder, world, overwrite):
         return
     aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.partial"
     try:
         _write(aside, world)
-        (aside / WORLD_FILE).write_text(description)
+        (aside / WORLD_FILE).write_text(json.dumps(_describe(world), indent=1))
         if overwrite and folder.exists():
             shutil.rmtree(folder)
         try:
             aside.rename(folder)
         except OSError:  # another process has been faster: keep its work if it is the same
-            if not _holds(folder, description, overwrite=False):
+            if not _holds(folder, world):
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     logger.info("demo world written to %s", folder)
 
 
-def _describe(world: DemoWorld) -> str:
-    return json.dumps({"version": VERSION, "world": asdict(world)}, indent=1)
+def _describe(world: DemoWorld) -> dict[str, Any]:
+    """What world.json says: all fields of the world and the generator's version, as JSON gives them back."""
+    return json.loads(json.dumps({"version": VERSION, **asdict(world)}))
 
 
-def _holds(folder: Path, description: str, overwrite: bool) -> bool:
-    """Whether the folder is there and holds this world; refuses to go on where something else would be lost."""
+def _holds(folder: Path, world: DemoWorld, overwrite: bool = False) -> bool:
+    """Whether the folder holds this world already.
+
+    Raises:
+        ValueError: if it holds something that must not be lost: another world without `overwrite`, or no demo corpus.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
-        found = (folder / WORLD_FILE).read_text()
-    except OSError:
+        found = dict(json.loads((folder / WORLD_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
         raise ValueError(
-            f"{folder} exists and is no demo corpus (it has no {WORLD_FILE}): choose another folder"
+            f"{folder} exists and is no demo corpus (it has no readable {WORLD_FILE}): choose another folder"
         ) from None
-    if found == description or overwrite:
-        return found == description
-    raise ValueError(
-        f"{folder} holds another demo world: {_difference(found, description)}. Choose another folder, or replace it "
-        "with --overwrite"
-    )
-
-
-def _difference(found: str, wanted: str) -> str:
-    """The fields in which two descriptions differ: 'seed is 0, not 1'."""
-    try:
-        old, new = ({"version": content["version"], **content["world"]} for content in map(json.loads, (found, wanted)))
-    except (ValueError, KeyError, TypeError):
-        return f"its {WORLD_FILE} cannot be read"
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return ", ".join(f"{name} is {old.get(name)}, not {new.get(name)}" for name in names)
+    wanted = _describe(world)
+    names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    if names and not overwrite:
+        differences = ", ".join(f"{name} is {found.get(name)}, not {wanted.get(name)}" for name in names)
+        raise ValueError(
+            f"{folder} holds another demo world than asked for: {differences}. Choose another folder, or replace it "
+            f"with scripts/make_demo_corpus.py {folder} --overwrite"
+        )
+    return not names
 
 
 def _write(folder: Path, config: DemoWorld) -> None:
@@ -132,7 +129,8 @@ def _write_howto100m(folder: Path, world: World) -> None:
     ):
         video_ids = [f"{split}{i:04d}" for i in range(number)]
         with ShardWriter(folder / "shards", f"{split}_00000", source=source) as writer:
-            for i, video_id in enumerate(tqdm(video_ids, desc=f"demo world: {split} videos", unit="video", delay=PROGRESS_DELAY)):
+            progress = tqdm(video_ids, desc=f"demo world: {split} videos", unit="video", delay=PROGRESS_DELAY)
+            for i, video_id in enumerate(progress):
                 rng = world.rng(stream, i)
                 timeline = lay_out(world.tasks[i % len(world.tasks)], config.step_seconds, config.gap_seconds, rng)
                 features, captions = film(timeline, world, rng), narrate(timeline, config, rng)

@@ -24,7 +24,7 @@ def write_best_possible(data: Path, world: World) -> None:
         with _without_size_warnings():
             benchmark = benchmark_class(data)  # type: ignore[call-arg]
         scores = benchmark.score(ideal_encodings(benchmark, FeatureFolder(folder / "features"), world))
-        np.savez(folder / f"best_possible_{name}.npz", **scores)
+        np.savez(folder / f"best_possible_{name}.npz", allow_pickle=False, **scores)
 
 
 def ideal_encodings(benchmark: Benchmark, features: FeatureFolder, world: World) -> Encodings:

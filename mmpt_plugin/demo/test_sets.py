@@ -76,17 +76,18 @@ def write_youcook2(folder: Path, world: World) -> None:
     database: dict[str, Any] = {}
     for number, video in enumerate(unseen_videos(world, Stream.YOUCOOK2, world.config.youcook2_clips)):
         video_id = f"yc_{number:04d}"
-        annotations = [
-            {"segment": _annotated_bounds(span, video, world), "id": i, "sentence": world.sentence(span.step, video.rng)}
-            for i, span in enumerate(video.timeline.spans)
-        ]
-        clips += [{"id": f"{video_id}_{i}", "caption": annotations[i]["sentence"]} for i in video.asked]
+        sentences = [world.sentence(span.step, video.rng) for span in video.timeline.spans]
+        segments = [_annotated_bounds(span, video, world) for span in video.timeline.spans]
+        clips += [{"id": f"{video_id}_{i}", "caption": sentences[i]} for i in video.asked]
         database[video_id] = {
             "duration": float(video.timeline.seconds),
             "subset": "validation",
             "recipe_type": str(video.timeline.family),
             "video_url": "",
-            "annotations": annotations,
+            "annotations": [
+                {"segment": segment, "id": i, "sentence": sentence}
+                for i, (segment, sentence) in enumerate(zip(segments, sentences))
+            ],
         }
         _save_features(folder, video_id, video.features)
     (folder / "youcook_val.pkl").write_bytes(pickle.dumps(clips, protocol=4))
@@ -103,7 +104,8 @@ def _annotated_bounds(span: StepSpan, video: UnseenVideo, world: World) -> list[
 def write_msrvtt(folder: Path, world: World) -> None:
     """MSRVTT_JSFUSION_test.csv: short videos around one step each. MSR_MC_test.csv: multiple choice on the same videos.
 
-    Two of the four wrong options are of the same family where it has so many, and none has the right verb and object.
+    Two of the four wrong options at least are of the same family where it has so many; none is of the right verb and
+    object.
     """
     shown: list[tuple[int, Step]] = []  # (family, step) of each video
     retrieval, choices = [], []
@@ -121,7 +123,7 @@ def write_msrvtt(folder: Path, world: World) -> None:
         rng = world.rng(Stream.MSRVTT_QA, index)
         others = [i for i in rng.permutation(len(shown)) if i != index]
         relatives = [i for i in others if shown[i][0] == family][:2]
-        wrong = (relatives + [i for i in others if shown[i][0] != family])[:4]
+        wrong = (relatives + [i for i in others if i not in relatives])[:4]
         answer = int(rng.integers(5))
         options = [world.sentence(shown[i][1], rng) for i in wrong]
         options.insert(answer, world.sentence(step, rng))
@@ -142,19 +144,18 @@ def write_didemo(folder: Path, world: World) -> None:
             video_id = f"{10000000 + number}@N00_{number:04d}.avi"
             if name == "test_data.json":
                 _save_features(folder, video_id, film(timeline, world, rng))
-            for span in timeline.spans:
-                if world.is_unseen(span.step):
-                    records.append(
-                        {
-                            "annotation_id": len(records),
-                            "description": world.sentence(span.step, rng),
-                            "dl_link": "",
-                            "num_segments": DIDEMO_CHUNKS,
-                            "times": [_annotated_moment(span, world, rng) for _ in range(DIDEMO_ANNOTATORS)],
-                            "video": video_id,
-                            "reference_description": "",
-                        }
-                    )
+            records += [
+                {
+                    "annotation_id": len(records) + i,
+                    "description": world.sentence(span.step, rng),
+                    "dl_link": "",
+                    "num_segments": DIDEMO_CHUNKS,
+                    "times": [_annotated_moment(span, world, rng) for _ in range(DIDEMO_ANNOTATORS)],
+                    "video": video_id,
+                    "reference_description": "",
+                }
+                for i, span in enumerate(span for span in timeline.spans if world.is_unseen(span.step))
+            ]
         _write_json(folder / name, records)
 
 
@@ -216,7 +217,7 @@ def write_coin(folder: Path, world: World) -> None:
 
 
 def write_crosstask(folder: Path, world: World) -> None:
-    """crosstask_release/: unseen primary tasks with enough videos for a test set, and one related task without features.
+    """crosstask_release/: unseen primary tasks with enough videos for a test set, and a related one without features.
 
     All videos of primary tasks have features, not only the test videos: the original draws its test set from the videos
     with features.

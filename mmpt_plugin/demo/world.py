@@ -28,7 +28,7 @@ class DemoWorld:
     """Every number of the world. The defaults make one in which overlapped clips beat aligned ones in minutes.
 
     Whether batches of similar videos help depends on the world: they do here, because the strong cue shared by a family
-    lets random batches be solved without learning the objects. `family_cue=0.5` makes the world where they do not.
+    lets random batches be solved without learning the objects. With a weaker `family_cue` they help less.
 
     Attributes:
         seed: everything drawn follows from it.
@@ -108,16 +108,17 @@ class DemoWorld:
     bert_dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        vocabulary = {
-            "families": (1, len(words.FAMILIES)),
+        limits = {
+            "families": (2, len(words.FAMILIES)),
             "verbs": (self.max_steps, len(words.VERBS)),
             "objects": (2, len(words.OBJECTS)),
             "tools": (1, len(words.TOOLS)),
             "min_steps": (2, self.max_steps),
             "tasks_per_family": (1, self.objects),
-            "crosstask_videos_per_task": (33, 1000),
+            "msrvtt_clips": (5, 2990),  # a question has five options
+            "crosstask_videos_per_task": (31, 700),
         }
-        for name, (low, high) in vocabulary.items():
+        for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"DemoWorld.{name} is {getattr(self, name)}; it must lie in {low}..{high}")
 

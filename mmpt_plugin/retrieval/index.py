@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 KINDS = ("flat", "ivf")
 RECALL_QUERIES = 256  # vectors of the index that recall is measured on: a standard error of about 0.5% at recall 0.95
 SEARCH_BLOCK = 4096  # queries handed to FAISS at once, so that a long search shows its progress
+# A flat search is one large matrix product, |q|^2 - 2 q.v + |v|^2, whose rounding can swap neighbours that are nearly
+# equally far; so it looks for some more, and their distances are summed again in full.
+SPARE_CANDIDATES = 8
 POINTS_PER_CENTROID = 64  # k-means sees at most so many vectors a list; FAISS's 256 take 4 times as long for no recall
 MIN_POINTS_PER_CENTROID = 39  # with fewer FAISS warns that lists are badly placed
 
@@ -82,8 +85,9 @@ class VideoIndex:
 
         faiss = _import_faiss()
         if kind == "flat":
-            self._index = _on_gpu_if_any(faiss, faiss.IndexFlatL2(self._vectors.shape[1]))
-            self._index.add(self._vectors)
+            exact = faiss.IndexFlatL2(self._vectors.shape[1])
+            exact.add(self._vectors)
+            self._index = faiss.IndexRefine(_on_gpu_if_any(faiss, exact), exact)
         else:
             self._build_ivf(faiss, min_recall, recall_at, num_centroids, max_nprobe, seed)
 
@@ -140,7 +144,9 @@ class VideoIndex:
 
     def _search(self, queries: Floats, k: int, nprobe: int | None) -> tuple[Floats, Ints]:
         """Searches in blocks; -1 where the lists searched hold fewer than k videos."""
-        if self.kind == "ivf":
+        if self.kind == "flat":
+            self._index.k_factor = 1 + SPARE_CANDIDATES / k
+        else:
             self._index.nprobe = nprobe
         distances, indexes = np.empty((len(queries), k), dtype=np.float32), np.empty((len(queries), k), dtype=np.int64)
         blocks = range(0, len(queries), SEARCH_BLOCK)
@@ -239,7 +245,7 @@ def _import_faiss() -> ModuleType:
 
 
 def _on_gpu_if_any(faiss: ModuleType, index: Any) -> Any:
-    """The same empty index on the first GPU, where FAISS was built for GPUs and sees one."""
+    """The same index on the first GPU, where FAISS was built for GPUs and sees one."""
     if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
         return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     return index

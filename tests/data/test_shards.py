@@ -86,8 +86,9 @@ def test_a_file_written_anew_is_mapped_anew(tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, np.zeros(4))
     assert MappedArray.open(path, ["float64"], 1).array.sum() == 0
-    np.save(path, np.ones(4))
-    os.utime(path, ns=(1, 1))
+    np.save(tmp_path / "b.npy", np.ones(4))
+    os.utime(tmp_path / "b.npy", ns=(1, 1))
+    (tmp_path / "b.npy").replace(path)
     assert MappedArray.open(path, ["float64"], 1).array.sum() == 4
 
 

@@ -54,7 +54,7 @@ def test_malformed_tables_are_refused(tmp_path, content, words):
 def test_truncated_or_other_files_are_no_json(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match="a.json: not valid JSON.*the official list"):
+    with pytest.raises(ValueError, match=r"a\.json: not valid JSON.*the official list"):
         read_json(path, OFFICIAL)
 
 

@@ -266,7 +266,7 @@ def test_videos_without_segments():
     ("predicted", "target"), [([1, 2], [1, 2, 3]), ([[1], [2]], [[1]]), ([[1], [2, 2]], [[1], [2]]), ([], [])]
 )
 def test_labels_that_do_not_pair_are_refused(measure, predicted, target):
-    with pytest.raises(ValueError, match="pair up|alike"):
+    with pytest.raises(ValueError, match=r"pair up|alike"):
         measure(predicted, target)
 
 

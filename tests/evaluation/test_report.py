@@ -1,7 +1,7 @@
 """The results file and its table."""
 
-import json
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,10 +12,10 @@ from mmpt_plugin.evaluation.report import format_table, read_results, results_js
 
 class MadeUp(Benchmark):
     name = "made_up"
-    paper = {"accuracy": 0.5}
+    paper: ClassVar = {"accuracy": 0.5}
     expected = 10
     found = 9
-    missing = ["v1"]
+    missing: ClassVar = ["v1"]
 
     def plan(self):
         raise NotImplementedError
@@ -90,7 +90,7 @@ def test_a_crash_while_writing_leaves_nothing_that_looks_whole(tmp_path, results
 def test_other_files_are_no_results(tmp_path, content):
     path = tmp_path / "x.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match="x.json is not a results file"):
+    with pytest.raises(ValueError, match=r"x\.json is not a results file"):
         read_results(path)
 
 

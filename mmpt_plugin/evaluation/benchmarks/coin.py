@@ -242,6 +242,7 @@ class Coin(Benchmark):
     """
 
     name: ClassVar[str] = "coin"
+    folder: ClassVar[str] = "coin"
     paper: ClassVar[dict] = {"frame_accuracy": 0.589}
     expected: ClassVar[int] = 2797
 
@@ -261,14 +262,14 @@ class Coin(Benchmark):
         texts = label_texts(testing.values())  # also from test videos without features, as in the original
         if not texts:
             raise malformed(path, OFFICIAL_FILE, "no annotated video in subset 'testing'")
-        folder = FeatureFolder(features or Path(data) / "coin" / "features", feature_size)
-        present, self.missing = folder.require(testing, on_missing)
+        self.features = FeatureFolder(features or Path(data) / "coin" / "features", feature_size)
+        present, self.missing = self.features.require(testing, on_missing)
         self.found = len(present)
         warn_if_incomplete(self.name, self.found, self.expected)
         self.videos = [testing[video_id] for video_id in present]
         self.labels = list(texts.values())
         self.class_of = {label_id: position for position, label_id in enumerate(texts, start=1)}
-        self.seconds = {video_id: folder.seconds(video_id) for video_id in present}
+        self.seconds = {video_id: self.features.seconds(video_id) for video_id in present}
         warn_of_cut_segments(
             self.name, ((s.start, s.end, self.seconds[video.video_id]) for video in self.videos for s in video.segments)
         )

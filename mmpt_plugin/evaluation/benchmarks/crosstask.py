@@ -201,6 +201,7 @@ def chance_assignment(seconds: int, steps: int) -> np.ndarray:
 
     Those that `best_monotonic_assignment` chooses from: K increasing seconds out of T, so that second t (from 0) goes
     to step k (from 0) with probability C(t, k) C(T-1-t, K-1-k) / C(T, K); for T < K, T of the K steps likewise.
+    (Random *scores* are not quite this: their cheapest assignment keeps away from the crowded ends of the video.)
 
     Returns:
         (T, K) float64.
@@ -272,6 +273,7 @@ class CrossTask(Benchmark):
     """
 
     name: ClassVar[str] = "crosstask"
+    folder: ClassVar[str] = "crosstask"
     paper: ClassVar[dict] = {"recall": 0.339}
     expected: ClassVar[int] = 1690
 
@@ -288,20 +290,20 @@ class CrossTask(Benchmark):
         if split not in SPLITS:
             raise ValueError(f"task.split is {split!r}; allowed: {', '.join(map(repr, SPLITS))}")
         release = Path(annotations or Path(data) / "crosstask" / "crosstask_release")
-        folder = FeatureFolder(features or Path(data) / "crosstask" / "features", feature_size)
+        self.features = FeatureFolder(features or Path(data) / "crosstask" / "features", feature_size)
         primary = read_tasks(release / "tasks_primary.txt")
         tasks = {task.task_id: task for task in [*primary, *read_tasks(release / "tasks_related.txt")]}
         candidates = _annotated_candidates(release, tasks)
         primary_ids = {task.task_id for task in primary}
         if split == "original":
-            available = set(folder.ids())
+            available = set(self.features.ids())
             absent = [video for task, video in candidates if task in primary_ids and video not in available]
             if absent:
                 logger.warning(
                     "CrossTask: %d annotated videos have no features in %s; with task.split=original that changes the "
                     "draw of the test set",
                     len(absent),
-                    folder.path,
+                    self.features.path,
                 )
             candidates = [(task, video) for task, video in candidates if video in available]
         test = held_out_videos(candidates, primary_ids)
@@ -310,9 +312,9 @@ class CrossTask(Benchmark):
                 f"{release}: no test video. A primary task needs more than {TRAINING_VIDEOS} videos in videos.csv and "
                 f"not in videos_val.csv that have annotations/<task>_<video>.csv; {len(candidates)} videos do"
             )
-        present, missing = folder.require((video for _, video in test), on_missing)
+        present, missing = self.features.require((video for _, video in test), on_missing)
         self.missing = distinct(absent)[0] if split == "original" else missing
-        self.seconds = {video: folder.seconds(video) for video in present}
+        self.seconds = {video: self.features.seconds(video) for video in present}
         self.videos = [(tasks[task], video) for task, video in test if video in self.seconds]
         self.found = len(self.videos)
         warn_if_incomplete(self.name, self.found, self.expected)

@@ -185,6 +185,7 @@ class DidemoMoment(Benchmark):
     """
 
     name: ClassVar[str] = "didemo_moment"
+    folder: ClassVar[str] = "didemo"
     paper: ClassVar[dict] = {"R@1": 0.166, "R@5": 0.469}
     expected: ClassVar[int] = 4021
     needs_padding: ClassVar[bool] = True
@@ -201,10 +202,14 @@ class DidemoMoment(Benchmark):
     ) -> None:
         require_official_split(self.name, split)
         path = Path(annotations or Path(data) / "didemo" / "test_data.json")
-        self.queries, store, self.missing = _queries_with_features(path, data, features, feature_size, on_missing)
+        self.queries, self.features, self.missing = _queries_with_features(
+            path, data, features, feature_size, on_missing
+        )
         self.found = len(self.queries)
         warn_if_incomplete(self.name, self.found, self.expected)
-        self._windows, self._video_index = distinct(first_window(store, query.video_id) for query in self.queries)
+        self._windows, self._video_index = distinct(
+            first_window(self.features, query.video_id) for query in self.queries
+        )
         self._texts, self._text_index = distinct(query.description for query in self.queries)
         training = path.with_name("train_data.json")
         self.prior = moment_frequencies(read_didemo(training)) if training.is_file() else None
@@ -306,6 +311,7 @@ class DidemoRetrieval(TextToVideoRetrieval):
     """
 
     name: ClassVar[str] = "didemo_retrieval"
+    folder: ClassVar[str] = "didemo"
     paper: ClassVar[dict] = {}
     expected: ClassVar[int] = 1004
 
@@ -321,7 +327,7 @@ class DidemoRetrieval(TextToVideoRetrieval):
     ) -> None:
         require_official_split(self.name, split)
         path = Path(annotations or Path(data) / "didemo" / "test_data.json")
-        queries, store, self.missing = _queries_with_features(path, data, features, feature_size, on_missing)
+        queries, self.features, self.missing = _queries_with_features(path, data, features, feature_size, on_missing)
         paragraphs: dict[str, list[str]] = {}
         for query in queries:
             paragraphs.setdefault(query.video_id, []).append(query.description)
@@ -329,7 +335,7 @@ class DidemoRetrieval(TextToVideoRetrieval):
         warn_if_incomplete(self.name, self.found, self.expected)
         self._set_pairs(
             [" ".join(sentences) for sentences in paragraphs.values()],
-            [first_window(store, video_id) for video_id in paragraphs],
+            [first_window(self.features, video_id) for video_id in paragraphs],
         )
 
     def evaluate(self, scores: Scores) -> Evaluation:

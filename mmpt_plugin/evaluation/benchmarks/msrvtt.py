@@ -65,6 +65,7 @@ class Msrvtt(TextToVideoRetrieval):
     """
 
     name: ClassVar[str] = "msrvtt"
+    folder: ClassVar[str] = "msrvtt"
     paper: ClassVar[dict] = {"R@1": 0.104, "R@5": 0.222, "R@10": 0.300}
     expected: ClassVar[int] = 1000
 
@@ -81,13 +82,13 @@ class Msrvtt(TextToVideoRetrieval):
         require_official_split(self.name, split)
         folder = Path(data) / "msrvtt"
         queries = read_msrvtt(Path(annotations or folder / TEST_FILE))
-        store = FeatureFolder(features or folder / "features", feature_size)
-        present, self.missing = store.require((query.video_id for query in queries), on_missing)
+        self.features = FeatureFolder(features or folder / "features", feature_size)
+        present, self.missing = self.features.require((query.video_id for query in queries), on_missing)
         available = set(present)
         self.queries = [query for query in queries if query.video_id in available]
         self.found = len(self.queries)
         warn_if_incomplete(self.name, self.found, self.expected)
         self._set_pairs(
             [query.sentence for query in self.queries],
-            [first_window(store, query.video_id) for query in self.queries],
+            [first_window(self.features, query.video_id) for query in self.queries],
         )

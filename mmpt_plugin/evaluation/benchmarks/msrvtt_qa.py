@@ -80,6 +80,7 @@ class MsrvttQa(Benchmark):
     """
 
     name: ClassVar[str] = "msrvtt_qa"
+    folder: ClassVar[str] = "msrvtt"
     paper: ClassVar[dict] = {"accuracy": 0.739}
     expected: ClassVar[int] = 2990
 
@@ -96,13 +97,13 @@ class MsrvttQa(Benchmark):
         require_official_split(self.name, split)
         folder = Path(data) / "msrvtt"
         questions = read_msrvtt_qa(Path(annotations or folder / TEST_FILE))
-        store = FeatureFolder(features or folder / "features", feature_size)
-        present, self.missing = store.require((question.video_id for question in questions), on_missing)
+        self.features = FeatureFolder(features or folder / "features", feature_size)
+        present, self.missing = self.features.require((question.video_id for question in questions), on_missing)
         available = set(present)
         self.questions = [question for question in questions if question.video_id in available]
         self.found = len(self.questions)
         warn_if_incomplete(self.name, self.found, self.expected)
-        self._windows, self._video_index = distinct(first_window(store, q.video_id) for q in self.questions)
+        self._windows, self._video_index = distinct(first_window(self.features, q.video_id) for q in self.questions)
         self._texts, text_index = distinct(option for question in self.questions for option in question.options)
         self._text_index = text_index.reshape(len(self.questions), len(OPTIONS))
         self._answers = np.array([question.answer for question in self.questions])
@@ -118,10 +119,8 @@ class MsrvttQa(Benchmark):
             encodings: text (distinct options, D), video (distinct videos, D), in the plan's order.
         """
         videos = np.asarray(encodings.video)[self._video_index]  # (N, D)
-        scores = np.einsum("nd,nkd->nk", videos, encodings.text[self._text_index])
-        # an option that repeats an earlier one takes over its score: equal texts tie exactly
-        first = (self._text_index[:, :, None] == self._text_index[:, None, :]).argmax(axis=2)
-        return {"scores": np.take_along_axis(scores, first, axis=1)}
+        # row by row, not one big product: a text offered twice gets bit-equal scores, wherever it stands
+        return {"scores": np.einsum("nd,nkd->nk", videos, encodings.text[self._text_index])}
 
     def evaluate(self, scores: Scores) -> Evaluation:
         """Accuracy from `scores` (questions, 5) alone.

@@ -118,6 +118,7 @@ class YouCook2(TextToVideoRetrieval):
     """
 
     name: ClassVar[str] = "youcook2"
+    folder: ClassVar[str] = "youcook2"
     paper: ClassVar[dict] = {"R@1": 0.227, "R@5": 0.504, "R@10": 0.631}
     expected: ClassVar[int] = 3305
 
@@ -134,13 +135,13 @@ class YouCook2(TextToVideoRetrieval):
         require_official_split(self.name, split)
         folder = Path(annotations or Path(data) / "youcook2")
         clips = read_youcook2(folder / CLIP_LIST, folder / ANNOTATIONS)
-        store = FeatureFolder(features or Path(data) / "youcook2" / "features", feature_size)
-        present, self.missing = store.require((clip.video_id for clip in clips), on_missing)
+        self.features = FeatureFolder(features or Path(data) / "youcook2" / "features", feature_size)
+        present, self.missing = self.features.require((clip.video_id for clip in clips), on_missing)
         available = set(present)
         self.clips = [clip for clip in clips if clip.video_id in available]
         self.found = len(self.clips)
         warn_if_incomplete(self.name, self.found, self.expected)
         self._set_pairs(
             [clip.sentence for clip in self.clips],
-            [first_window(store, clip.video_id, clip.start, clip.end) for clip in self.clips],
+            [first_window(self.features, clip.video_id, clip.start, clip.end) for clip in self.clips],
         )

@@ -154,12 +154,12 @@ def test_chance_is_what_random_rankings_get() -> None:
     valid = np.stack([valid_segments(seconds) for seconds in (30, 8, 21)])
     drawn = [
         moment_metrics([rank_segments(rng.random(21), *row) for row in zip(valid, moments)], moments)
-        for _ in range(3000)
+        for _ in range(1500)
     ]
     exact = chance_moment_metrics(moments, valid)
     assert set(exact) == set(drawn[0])
     for key, value in exact.items():
-        assert np.mean([numbers[key] for numbers in drawn]) == pytest.approx(value, abs=0.02)
+        assert np.mean([numbers[key] for numbers in drawn]) == pytest.approx(value, abs=0.03)
 
 
 def test_chance_of_an_empty_video_is_a_miss() -> None:

@@ -51,7 +51,7 @@ def test_queries_without_features_are_counted(tmp_path):
     write(folder, HEADER + "r0,m0,a,x\nr1,m1,gone,y\nr2,m2,b,x\nr3,m3,gone,z\n")
     for video, seconds in (("a", 40), ("b", 0)):
         np.save(folder / "features" / f"{video}.npy", np.zeros((seconds, 4), np.float16))
-    with pytest.raises(FileNotFoundError, match="1 of 3 videos.*gone"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 videos.*gone"):
         Msrvtt(tmp_path, feature_size=4)
     benchmark = Msrvtt(tmp_path, on_missing="skip", feature_size=4)
     assert (benchmark.found, benchmark.missing) == (2, ["gone"])

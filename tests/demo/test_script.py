@@ -1,0 +1,44 @@
+"""scripts/make_demo_corpus.py: every number of the world is an option."""
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpt_plugin.demo import corpus
+from mmpt_plugin.demo.world import DemoWorld
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_demo_corpus.py"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Path, DemoWorld, bool]:
+    """What the script asks the writer for."""
+    asked: list[tuple[Path, DemoWorld, bool]] = []
+
+    def record(folder: Path, world: DemoWorld, *, overwrite: Any) -> None:
+        asked.append((folder, world, overwrite))
+
+    monkeypatch.setattr(corpus, "write_demo_corpus", record)
+    monkeypatch.setattr(sys, "argv", ["make_demo_corpus.py", *arguments])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    (one,) = asked
+    return one
+
+
+def test_defaults_are_the_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "data") == (Path("data"), DemoWorld(), False)
+
+
+def test_options_reach_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--seed", "3", "--train-videos", "50", "--family-cue", "0.5", "--gap-seconds", "2", "9", "--overwrite"]
+    world = DemoWorld(seed=3, train_videos=50, family_cue=0.5, gap_seconds=(2, 9))
+    assert run(monkeypatch, "data", *options) == (Path("data"), world, True)
+
+
+def test_help_lists_every_number(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run(monkeypatch, "--help")
+    text = capsys.readouterr().out
+    assert "--narration-spread" in text and "--overwrite" in text
