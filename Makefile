@@ -17,10 +17,10 @@ setup: $(VENV)/.done  ## make .venv with everything that was tested together
 # and, beside a CPU-only torch, keeps transformers from being imported.
 $(VENV)/.done: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) pip setuptools wheel
+	$(PIP) pip setuptools
 	$(PIP) torch
 	$(PIP) --no-deps ve-fairseq
-	$(PIP) --editable '.[cpu,video,tensorboard,dev]'
+	$(PIP) --editable '.[cpu,prepare,tensorboard,dev]'
 	$(BIN)/python -c 'import mmpt_plugin; from transformers import BertModel'
 	touch $@
 

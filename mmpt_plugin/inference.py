@@ -65,7 +65,9 @@ class VideoClip:
         embeddings = self._empty(len(pieces))
         for batch in batches_by_length(lengths, batch_size):
             inputs = build_text(np.concatenate([pieces[i] for i in batch]), lengths[batch], special)
-            embeddings[batch] = self.model.encode_text(**self._to_device(inputs)).float()
+            embeddings[batch] = self.model.encode_text(
+                inputs["text_ids"].to(self._device), inputs["text_mask"].to(self._device)
+            ).float()
         return embeddings
 
     @torch.no_grad()
@@ -98,7 +100,10 @@ class VideoClip:
             for target, index in zip(padded, batch):
                 position, start, end = windows[index]
                 target[: end - start] = videos[position][start:end]
-            encoded = self.model.encode_video(**self._to_device(build_video(padded, lengths[batch]))).float()
+            inputs = build_video(padded, lengths[batch])
+            encoded = self.model.encode_video(
+                inputs["video_features"].to(self._device), inputs["video_mask"].to(self._device)
+            ).float()
             owner = torch.tensor([windows[index][0] for index in batch], device=self._device)
             embeddings.index_add_(0, owner, encoded)
             count.index_add_(0, owner, torch.ones(len(batch), 1, device=self._device))
@@ -118,6 +123,3 @@ class VideoClip:
 
     def _empty(self, rows: int) -> Tensor:
         return torch.zeros(rows, self.model.video_encoder.transformer.config.hidden_size, device=self._device)
-
-    def _to_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.to(self._device) for name, value in inputs.items()}

@@ -4,9 +4,9 @@
 Two measurements, on made-up embeddings that form groups of about 100 videos:
 
 search       Build an index of 50,000 x 768 and search 1,562 queries x 64 neighbours; recall against brute force.
-bookkeeping  All that a refresh of the clusters does besides the encoder's forward passes (index, search of n / 32 seeds,
-             clusters, statistics) at three sizes, each in a fresh process so that its peak memory is its own; fitted and
-             extrapolated to HowTo100M's 1.1 million videos.
+bookkeeping  All that a refresh of the clusters does besides the encoder's forward passes (index, search of n / 32
+             seeds, clusters, statistics) at three sizes, each in a fresh process so that its peak memory is its own;
+             fitted and extrapolated to HowTo100M's 1.1 million videos.
 
 usage: bench_retrieval.py [--output FILE]                        about a minute on two idle cores
        bench_retrieval.py --kind ivf                             the approximate index instead
@@ -37,9 +37,8 @@ NEIGHBOURS = 2 * CLUSTER_SIZE
 GROUP_SIZE = 100
 BRUTE_FORCE_QUERIES = 50
 
-# How seconds grow with the number n of videos, n / 32 of which are queries. A flat search compares each query with all; an
-# IVF one with a fixed number of its 2 sqrt(n) lists, to which each video and each k-means point is compared once or a few
-# times.
+# Seconds grow with the number n of videos to these powers. n / 32 videos are queries: a flat search compares each with
+# all n, an IVF search with a few lists of sqrt(n) / 2 videos, which took n comparisons with 2 sqrt(n) centroids to fill.
 EXPONENTS = {
     "flat": {"index": 1.0, "search": 2.0, "clusters": 1.0, "statistics": 1.0},
     "ivf": {"index": 1.5, "search": 1.5, "clusters": 1.0, "statistics": 1.0},
@@ -175,7 +174,7 @@ def machine() -> dict[str, Any]:
     installed = {package.metadata["Name"]: package.version for package in metadata.distributions()}
     return {
         "processor": names[0] if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         "load_average_before": os.getloadavg()[0],
         "system": platform.platform(),

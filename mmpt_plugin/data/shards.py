@@ -38,15 +38,15 @@ OPEN_MAPS = 640
 """Files mapped at a time by one process. Each map holds a file descriptor, of which Linux grants 1,024 by default, and
 HowTo100M's shards are 810 files."""
 
-ARRAYS: dict[str, tuple[str, int]] = {
-    "features": ("float16", 2),
-    "feature_starts": ("int64", 1),
-    "caption_times": ("float32", 2),
-    "caption_starts": ("int64", 1),
-    "tokens": ("int32", 1),
-    "token_starts": ("int64", 1),
+DTYPES = {
+    "features": "float16",
+    "feature_starts": "int64",
+    "caption_times": "float32",
+    "caption_starts": "int64",
+    "tokens": "int32",
+    "token_starts": "int64",
 }
-"""The arrays of a shard of ours: dtype and number of dimensions."""
+"""The arrays of a shard of ours."""
 
 
 @lru_cache(maxsize=OPEN_MAPS)
@@ -284,9 +284,9 @@ def read_shard(folder: Path) -> Shard:
         index = json.loads(index_path.read_text(encoding="utf-8"))
         kind = (index["format"], index["version"])
         video_ids, described, source = index["video_ids"], index["arrays"], index["source"]
-        paths = {name: folder / described[name]["file"] for name in ARRAYS}
-        checksums = {str(paths[name]): described[name]["sha256"] for name in ARRAYS}
-        shapes = {name: tuple(described[name]["shape"]) for name in ARRAYS}
+        paths = {name: folder / described[name]["file"] for name in DTYPES}
+        checksums = {str(paths[name]): described[name]["sha256"] for name in DTYPES}
+        shapes = {name: tuple(described[name]["shape"]) for name in DTYPES}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{index_path}: not the index of a shard ({error!r}). Copy or make the shard again."
@@ -294,9 +294,9 @@ def read_shard(folder: Path) -> Shard:
     if kind != (FORMAT, VERSION):
         raise ValueError(f"{index_path}: format and version are {kind}, this reader knows {(FORMAT, VERSION)}.")
 
-    features = RaggedArray.open(paths["features"], paths["feature_starts"], ["float16"], 2)
-    caption_times = RaggedArray.open(paths["caption_times"], paths["caption_starts"], ["float32"], 2)
-    tokens = FlatTokens(*(MappedArray.open(paths[name], [ARRAYS[name][0]], 1) for name in ("tokens", "token_starts")))
+    features = RaggedArray.open(paths["features"], paths["feature_starts"], [DTYPES["features"]], 2)
+    caption_times = RaggedArray.open(paths["caption_times"], paths["caption_starts"], [DTYPES["caption_times"]], 2)
+    tokens = FlatTokens(*(MappedArray.open(paths[name], [DTYPES[name]], 1) for name in ("tokens", "token_starts")))
     for name, array in (
         ("features", features.data),
         ("caption_times", caption_times.data),
@@ -405,7 +405,7 @@ class ShardWriter:
         row_shapes = {"features": (feature_size,), "caption_times": (2,)}
         self._files = {
             array: _NpyAppender(self._partial / f"{array}.npy", dtype, row_shapes.get(array, ()))
-            for array, (dtype, _) in ARRAYS.items()
+            for array, dtype in DTYPES.items()
         }
         self._files["token_starts"].append(np.zeros(1, np.int64))
 

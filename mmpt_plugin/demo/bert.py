@@ -16,7 +16,7 @@ WEIGHT_STD = 0.05
 POSITION_STD = 0.02
 
 
-def write_bert(folder: Path, seed: int, dropout: float = 0.1) -> None:
+def write_bert(folder: Path, seed: int, dropout: float = 0.0) -> None:
     """Write a BERT folder: config.json, model.safetensors, vocab.txt and the tokenizer's files.
 
     3 layers of width 128 with 4 heads. Weights are drawn from N(0, 0.05) and positions from N(0, 0.02): VideoCLIP

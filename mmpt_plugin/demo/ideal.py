@@ -22,7 +22,7 @@ def write_best_possible(data: Path, world: World) -> None:
     for name, benchmark_class in BENCHMARKS.items():
         folder = data / name.split("_")[0]  # msrvtt and msrvtt_qa share one, as do the two on DiDeMo
         with _without_size_warnings():
-            benchmark = benchmark_class(data)  # type: ignore[call-arg]
+            benchmark = benchmark_class(data)
         scores = benchmark.score(ideal_encodings(benchmark, FeatureFolder(folder / "features"), world))
         np.savez(folder / f"best_possible_{name}.npz", allow_pickle=False, **scores)
 

@@ -58,7 +58,7 @@ class DemoWorld:
         coin_tasks, coin_videos_per_task: unseen tasks to segment.
         crosstask_tasks, crosstask_videos_per_task: unseen primary tasks; 30 videos of each are the data set's training
             videos, so more than 30 are needed.
-        bert_dropout: of the small BERT that the demo starts from.
+        bert_dropout: of the small BERT that the demo starts from; some hundred updates are too few to overfit.
     """
 
     seed: int = 0
@@ -98,14 +98,14 @@ class DemoWorld:
     youcook2_clips: int = 240
     msrvtt_clips: int = 200
     bounds_spread: float = 2.0
-    didemo_videos: int = 100
+    didemo_videos: int = 60
     annotator_agreement: float = 0.85
     coin_tasks: int = 12
     coin_videos_per_task: int = 5
     crosstask_tasks: int = 6
     crosstask_videos_per_task: int = 36
 
-    bert_dropout: float = 0.1
+    bert_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         limits = {

@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -96,6 +97,18 @@ class Benchmark(ABC):
     features: FeatureFolder  # where the windows' rows are read
     found: int  # how many of the expected items have features
     missing: list[str]  # ids without a feature file
+
+    @abstractmethod
+    def __init__(
+        self,
+        data: Path,
+        *,
+        annotations: Path | None = None,
+        features: Path | None = None,
+        on_missing: str = "error",
+        feature_size: int = 512,
+        split: str = "official",
+    ) -> None: ...
 
     @abstractmethod
     def plan(self) -> EncodingPlan: ...

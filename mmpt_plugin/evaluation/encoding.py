@@ -120,12 +120,12 @@ def encode_batch(model: VideoClipModel, batch: Batch, plan: EncodingPlan, padded
     inputs = batch["net_input"]
     indices = batch["indices"].cpu().numpy()
     if batch["kind"] == "text":
-        states: Sequence[NDArray[np.float32]] = model.encode_text(**inputs).float().cpu().numpy()
+        states = list(model.encode_text(**inputs).float().cpu().numpy())
     elif not plan.per_frame:
-        states = model.encode_video(**inputs, attend_to_cls=plan.attend_to_cls).float().cpu().numpy()
+        states = list(model.encode_video(**inputs, attend_to_cls=plan.attend_to_cls).float().cpu().numpy())
     elif padded:
         hidden, _ = model.video_encoder(**inputs, attend_to_cls=plan.attend_to_cls, compute_padding=True)
-        states = hidden[:, 1:-1].float().cpu().numpy()
+        states = list(hidden[:, 1:-1].float().cpu().numpy())
     else:
         hidden = model.encode_video(**inputs, attend_to_cls=plan.attend_to_cls, return_hidden_states=True)
         frames = hidden.float().cpu().numpy()

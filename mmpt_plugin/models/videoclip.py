@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from fairseq.dataclass import FairseqDataclass
@@ -26,11 +26,11 @@ DEFAULT_BERT = "bert-base-uncased"
 class VideoClipConfig(FairseqDataclass):
     """The paper's set-up."""
 
-    bert: Optional[str] = field(
+    bert: str = field(
         default=DEFAULT_BERT,
         metadata={
             "help": "BERT to start from: a folder (config.json, vocab.txt, weights) or a hub name; "
-            "null, in evaluation only: the checkpoint's own"
+            "empty, in evaluation only: the checkpoint's own"
         },
     )
     video_layers: int = field(default=6, metadata={"help": "first layers of the BERT that make the video tower"})

@@ -234,6 +234,7 @@ class VideoIndex:
 
 
 def _import_faiss() -> ModuleType:
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells of each instruction set that it tries
     try:
         import faiss
     except ImportError as error:

@@ -70,7 +70,7 @@ def embed_videos(
     device = next(model.parameters()).device
     vectors: NDArray[np.float32] | None = None
     with undisturbed(model), tqdm(total=len(wanted), unit="video", desc=f"embedding (epoch {epoch})", disable=None) as bar:
-        loader = torch.utils.data.DataLoader(
+        loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
             dataset, batch_sampler=[[group] for group in share], collate_fn=dataset.collater, num_workers=num_workers
         )
         for group, batch in zip(share, loader):

@@ -51,7 +51,7 @@ class VideoClipZeroShotConfig(FairseqDataclass):
         metadata={"help": "crosstask: test videos by the annotation files alone, or the original's draw by features"},
     )
     batch_size: int = field(default=128, metadata={"help": "texts or windows encoded at once"})
-    bert: Optional[str] = II("model.bert")
+    bert: str = II("model.bert")
     checkpoint: str = II("checkpoint.restore_file")
 
 

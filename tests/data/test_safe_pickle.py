@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmpt_plugin.data.safe_pickle import load_plain_pickle
+from mmpt_plugin.data.safe_pickle import SkippedArray, load_plain_pickle
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 plain = st.recursive(
@@ -83,3 +83,27 @@ def test_reads_what_the_original_wrote(golden):
     assert {str(number): ids for number, ids in load_plain_pickle(metas).items()} == decoded
     youcook = golden / "eval_youcook" / "data" / "youcook" / "youcook_val.pkl"
     assert load_plain_pickle(youcook) == json.loads(youcook.with_suffix(".decoded.json").read_text())
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_arrays_can_be_skipped(tmp_path, protocol):
+    """As in the clip list of YouCook2, whose records carry features beside the id."""
+    path = tmp_path / "clips.pkl"
+    path.write_bytes(pickle.dumps([{"id": "a_1", "2d": np.ones((2, 3), np.float32), "n": np.float64(2)}], protocol))
+    (record,) = load_plain_pickle(path, skip_arrays=True)
+    assert record["id"] == "a_1"
+    assert isinstance(record["2d"], SkippedArray)
+
+
+def test_arrays_of_python_2_can_be_skipped(tmp_path):
+    path = tmp_path / "clips.pkl"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\ntcnumpy\ndtype\n(S'u1'\nI0\nI1\ntRI00\nS'\\xff'\ntb"
+    path.write_bytes(b"(S'id'\nS'a_1'\nS'2d'\n" + array + b"d.")
+    assert load_plain_pickle(path, skip_arrays=True)["id"] == "a_1"
+
+
+def test_code_is_not_run_where_arrays_are_skipped(tmp_path):
+    path = tmp_path / "attack.pkl"
+    path.write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
+    with pytest.raises(ValueError, match=r"asks for the global os\.system"):
+        load_plain_pickle(path, skip_arrays=True)

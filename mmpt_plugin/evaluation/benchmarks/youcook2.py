@@ -58,7 +58,7 @@ def read_youcook2(clip_list: Path, annotations: Path) -> list[YouCook2Clip]:
     if not isinstance(database, dict) or not isinstance(database.get("database"), dict):
         raise malformed(annotations, OFFICIAL_ANNOTATIONS, 'no table "database"')
     try:
-        records = load_plain_pickle(require_file(clip_list, OFFICIAL_LIST))
+        records = load_plain_pickle(require_file(clip_list, OFFICIAL_LIST), skip_arrays=True)  # it may carry features
     except ValueError as error:
         raise malformed(clip_list, OFFICIAL_LIST, str(error)) from error
     if not isinstance(records, list) or not records:
