@@ -112,7 +112,9 @@ class VideoClip:
     @staticmethod
     def _checked(video: np.ndarray, position: int, size: int) -> np.ndarray:
         if video.ndim != 2 or video.shape[1] != size:
-            raise ValueError(f"features[{position}] has shape {video.shape}; (seconds, {size}) is needed, one row a second")
+            raise ValueError(
+                f"features[{position}] has shape {video.shape}; (seconds, {size}) is needed, one row a second"
+            )
         if not np.isfinite(video).all():
             raise ValueError(f"features[{position}] holds NaN or infinite values")
         return video

@@ -38,7 +38,7 @@ GROUP_SIZE = 100
 BRUTE_FORCE_QUERIES = 50
 
 # Seconds grow with the number n of videos to these powers. n / 32 videos are queries: a flat search compares each with
-# all n, an IVF search with a few lists of sqrt(n) / 2 videos, which took n comparisons with 2 sqrt(n) centroids to fill.
+# all n, an IVF search with a few lists of sqrt(n) / 2 videos, and to fill those takes n comparisons with 2 sqrt(n) means.
 EXPONENTS = {
     "flat": {"index": 1.0, "search": 2.0, "clusters": 1.0, "statistics": 1.0},
     "ivf": {"index": 1.5, "search": 1.5, "clusters": 1.0, "statistics": 1.0},

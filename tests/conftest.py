@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fairseq import checkpoint_utils
@@ -11,6 +12,8 @@ from fairseq_cli.hydra_train import _hydra_main
 from hydra import compose, initialize_config_dir
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from mmpt_plugin.criterions import contrastive
+from mmpt_plugin.data.shards import ShardWriter
 from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
 
 torch.set_num_threads(1)  # the models of the tests are too small to share
@@ -62,12 +65,84 @@ def fairseq_train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`fairseq-hydra-train` in this process: call it with a configuration's name and overrides."""
 
     def run(config_name: str, *overrides: object) -> None:
+        for name in ("best", "last_epoch"):  # fairseq keeps these from one run of a process to the next
+            monkeypatch.delattr(checkpoint_utils.save_checkpoint, name, raising=False)
         hydra_init(config_name)
         local = [f"common.user_dir={REPOSITORY / 'mmpt_plugin'}", "common.reset_logging=false", "common.cpu=true"]
         with initialize_config_dir(str(REPOSITORY / "projects" / "videoclip"), version_base="1.1"):
             cfg = compose(config_name, [str(override) for override in (*local, *overrides)])
         _hydra_main(cfg)
 
-    for name in ("best", "last_epoch"):  # fairseq keeps these from one run of a process to the next
-        monkeypatch.delattr(checkpoint_utils.save_checkpoint, name, raising=False)
     return run
+
+
+def tiny_video(rng: np.random.Generator, style: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Features, caption times and word pieces of a video of 5 to 40 seconds, whose features share a style."""
+    seconds, captions = rng.integers(5, 41), rng.integers(2, 10)
+    features = style + rng.standard_normal((seconds, len(style)))
+    times = np.sort(rng.uniform(0, seconds, (captions, 2)), axis=0)
+    tokens = [rng.integers(5, 5 + len(WORDS), rng.integers(1, 9)) for _ in range(captions)]
+    return features / np.sqrt(len(style)), np.sort(times, axis=1), tokens
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder whose howto100m has 24 videos of 6 styles to train on and 5 to validate on, in the tiny BERT's words."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    styles = rng.standard_normal((6, 512))
+    for split, videos in (("train", 24), ("val", 5)):
+        video_ids = [f"{split}{video:02}" for video in range(videos)]
+        with ShardWriter(folder / "howto100m" / "shards", f"{split}_00000", source={"network": "random"}) as writer:
+            for video, video_id in enumerate(video_ids):
+                writer.add(video_id, *tiny_video(rng, styles[video % 6]))
+        (folder / "howto100m" / f"{split}.txt").write_text("\n".join(video_ids) + "\n")
+    return folder
+
+
+TINY_PRETRAINING = (  # batches of 4 videos x 2 clips: 6 updates an epoch
+    "model.video_layers=2",
+    "task.videos_per_batch=4",
+    "task.clips_per_video=2",
+    "task.retrieval.num_neighbors=8",
+    "task.retrieval.clips_per_video=2",
+    "dataset.num_workers=0",
+    "common.fp16=false",
+    "optimization.lr=[0.001]",
+    "optimization.max_epoch=2",
+    "lr_scheduler.warmup_updates=1",
+    "checkpoint.save_interval_updates=0",
+    "checkpoint.no_epoch_checkpoints=true",
+)
+
+
+@pytest.fixture
+def pretrain(fairseq_train: Callable[..., None], tiny_data: Path, tiny_bert: Path) -> Callable[..., None]:
+    """Pre-training of the tiny BERT on the tiny data: call it with a save_dir and further overrides."""
+
+    def run(save_dir: Path, *overrides: object) -> None:
+        own = (f"task.data={tiny_data}", f"model.bert={tiny_bert}", f"checkpoint.save_dir={save_dir}")
+        fairseq_train("pretrain", *TINY_PRETRAINING, *own, *overrides)
+
+    return run
+
+
+@pytest.fixture
+def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The losses of the training batches of this test's runs, as they come."""
+    seen: list[float] = []
+    original = contrastive.symmetric_info_nce
+
+    def recording(video: torch.Tensor, text: torch.Tensor, temperature: float) -> torch.Tensor:
+        loss = original(video, text, temperature)
+        if loss.requires_grad:
+            seen.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(contrastive, "symmetric_info_nce", recording)
+    return seen
+
+
+def saved(path: Path) -> dict:
+    """The content of a checkpoint, by torch's safe loading."""
+    return torch.load(path, weights_only=True)

@@ -124,10 +124,11 @@ class GroupEpochIterator(EpochBatchIterator):
             )
         groups = state_dict.get("groups")
         if groups is not None:
-            if groups.shape[0] != self.source.num_groups:
+            expected = (self.source.num_groups, self.source.videos_per_batch)
+            if tuple(groups.shape) != expected:
                 raise ValueError(
                     f"the checkpoint was saved in mid-epoch with {groups.shape[0]} groups of {groups.shape[1]} videos; "
-                    f"now an epoch has {self.source.num_groups}: restore task.videos_per_batch, or set "
+                    f"now an epoch has {expected[0]} groups of {expected[1]}: restore task.videos_per_batch, or set "
                     "checkpoint.reset_dataloader=true to start the epoch anew"
                 )
             self._restored = groups.numpy()

@@ -16,6 +16,7 @@ class GroupSource(Protocol):
     """Gives the groups of an epoch; the same on all processes."""
 
     num_groups: int
+    videos_per_batch: int
 
     def groups(self, epoch: int) -> NDArray[np.int64]:
         """(num_groups, videos_per_batch) indexes of videos in the corpus."""

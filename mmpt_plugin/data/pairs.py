@@ -115,9 +115,7 @@ def collate_groups(groups: Sequence[Batch], pad: int) -> Batch:
 def _join(tensors: Sequence[Tensor], padding: float) -> Tensor:
     """Concatenate along the pairs, padding the second dimension to the longest."""
     longest = max(tensor.shape[1] for tensor in tensors)
-    joined = tensors[0].new_full(
-        (sum(len(tensor) for tensor in tensors), longest, *tensors[0].shape[2:]), padding
-    )
+    joined = tensors[0].new_full((sum(len(tensor) for tensor in tensors), longest, *tensors[0].shape[2:]), padding)
     for tensor, part in zip(tensors, joined.split([len(tensor) for tensor in tensors])):
         part[:, : tensor.shape[1]] = tensor
     return joined

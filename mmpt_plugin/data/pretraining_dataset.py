@@ -69,7 +69,9 @@ def draw_pairs(
     elif clips.sampling == "aligned":
         spans = sample_aligned_clips_batch(*captions, text_tokens=clips.text_tokens)
     else:
-        spans = np.repeat(_first_clips(offsets, starts, corpus.video_seconds[videos], clips.max_seconds), clips.clips_per_video, 0)
+        spans = np.repeat(
+            _first_clips(offsets, starts, corpus.video_seconds[videos], clips.max_seconds), clips.clips_per_video, 0
+        )
     repeated = np.repeat(videos, clips.clips_per_video)
     features, seconds, pieces, lengths = corpus.clips(
         repeated, spans, max_seconds=clips.max_seconds, max_tokens=clips.max_pieces

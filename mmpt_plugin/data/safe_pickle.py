@@ -10,7 +10,6 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-
 # What numpy's arrays and scalars name when they are pickled, by whatever version of numpy and Python.
 ARRAY_GLOBALS = frozenset(
     {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}

@@ -1,4 +1,8 @@
-"""What an ideal observer would score: one that knows the latent directions, but sees the same noisy features."""
+"""What an ideal observer would score: one that knows the latent directions, but sees the same noisy features.
+
+It looks at each second by itself and takes plain means, as the protocols do. Where they score single seconds (COIN), a
+model that also looks at the seconds around can beat it.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,7 @@ from mmpt_plugin.demo.world import World
 from mmpt_plugin.evaluation.benchmark import Benchmark, Encodings
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
-
-PADDED_SECONDS = 32
+from mmpt_plugin.evaluation.windows import WINDOW_SECONDS
 
 
 def write_best_possible(data: Path, world: World) -> None:
@@ -39,8 +42,9 @@ def ideal_encodings(benchmark: Benchmark, features: FeatureFolder, world: World)
     text = world.text_latents(plan.texts)
     if not plan.per_frame:
         return Encodings(text, np.stack([rows.mean(axis=0) for rows in windows]))
-    padded = np.stack([np.pad(rows, ((0, PADDED_SECONDS - len(rows)), (0, 0))) for rows in windows])
-    return Encodings(text, windows, padded if benchmark.needs_padding else None)
+    if not benchmark.needs_padding:
+        return Encodings(text, windows)
+    return Encodings(text, windows, np.stack([np.pad(w, ((0, WINDOW_SECONDS - len(w)), (0, 0))) for w in windows]))
 
 
 @contextmanager

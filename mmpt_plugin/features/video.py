@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from itertools import chain, repeat
 from pathlib import Path
 
 import av
@@ -22,6 +23,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 logger = logging.getLogger(__name__)
+
+#: A step back in time beyond this is a break in the clock, as for ffmpeg's command line.
+BACKWARD_JUMP_SECONDS = 0.1
 
 
 class VideoError(ValueError):
@@ -53,7 +57,7 @@ class VideoBlocks:
         self.threads = threads
         self.declared_seconds: float | None = None  #: length as the file states it, once iteration has begun
         self.frames = 0  #: frames yielded so far, without the black ones
-        self.damaged_packets = 0  #: packets so far that could not be decoded
+        self.damaged = 0  #: packets and frames so far that ffmpeg found damaged
 
     def __iter__(self) -> Iterator[np.ndarray]:
         block = np.zeros((self.fps, self.size, self.size, 3), np.uint8)
@@ -87,15 +91,19 @@ class VideoBlocks:
             stream.thread_type = "AUTO"
             stream.thread_count = self.threads
             self.declared_seconds = _declared_seconds(container, stream)
-            graph = None
-            for frame in self._decoded_frames(container, stream):
-                if graph is None:
-                    graph = _filter_graph(frame, self.fps, self.size)
+            decoded = self._decoded_frames(container, stream)
+            first = next(decoded, None)
+            if first is None:
+                return
+            graph = _filter_graph(first, self.fps, self.size)
+            begun = False
+            for frame in chain([first], decoded, [None]):  # None flushes the graph
                 graph.vpush(frame)
-                yield from _pull(graph)
-            if graph is not None:
-                graph.vpush(None)
-                yield from _pull(graph)
+                for filtered in _pull(graph):
+                    # ffmpeg's command line fills a late start with the first picture.
+                    repeats = 1 if begun else max(filtered.pts, 0) + 1
+                    begun = True
+                    yield from repeat(filtered, repeats)
 
     def _decoded_frames(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         """Frames as they are stored, time stamps counted from the container's start."""
@@ -103,7 +111,8 @@ class VideoBlocks:
         assert time_base is not None
         start = round((container.start_time or 0) / av.time_base / time_base)
         usual_duration = round(1 / (stream.average_rate or self.fps) / time_base)
-        next_pts = 0
+        tolerance = round(BACKWARD_JUMP_SECONDS / time_base)
+        last_pts = next_pts = 0
         packets = container.demux(stream)
         while True:
             try:
@@ -112,16 +121,22 @@ class VideoBlocks:
             except av.error.EOFError:
                 return
             except av.error.FFmpegError as error:
-                self.damaged_packets += 1
+                self.damaged += 1
                 logger.debug("%s: damaged packet skipped (%s)", self.path, error)
                 continue
             if packet is None:
                 return
             for frame in frames:
                 assert isinstance(frame, VideoFrame)
+                self.damaged += frame.is_corrupt
+                if frame.pts is None:  # raw streams carry no time stamps
+                    frame.pts = start + next_pts
+                elif frame.pts - start < last_pts - tolerance:  # files joined end to end: the clock starts anew
+                    start = frame.pts - next_pts
+                frame.pts -= start
                 frame.time_base = time_base
-                frame.pts = next_pts if frame.pts is None else frame.pts - start  # raw streams carry no time stamps
-                next_pts = frame.pts + (frame.duration or usual_duration)
+                last_pts = frame.pts
+                next_pts = last_pts + (frame.duration or usual_duration)
                 yield frame
 
 
@@ -188,7 +203,7 @@ def _filter_graph(frame: VideoFrame, fps: int, size: int) -> av.filter.Graph:
     width, height = output_size(width, height, size)
     filters = [
         *rotation,
-        ("fps", f"{fps}:start_time=0"),
+        ("fps", str(fps)),
         ("scale", f"{width}:{height}"),
         ("crop", f"{size}:{size}:{int((width - size) / 2)}:{int((height - size) / 2)}"),
         ("format", "rgb24"),

@@ -22,7 +22,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ValueError: if it is not a fairseq checkpoint, or cannot be loaded without running code that it carries.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint.restore_file: no checkpoint at {path}; give the path of an existing .pt file")
+        raise FileNotFoundError(
+            f"checkpoint.restore_file: no checkpoint at {path}; give the path of an existing .pt file"
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:

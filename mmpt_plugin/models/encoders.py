@@ -15,16 +15,17 @@ from mmpt_plugin.models.packing import Packing, run_packed
 class FeatureProjection(nn.Module):
     """From video features to the transformer's width: linear, GELU, LayerNorm, linear (paper, section 3.1).
 
-    The LayerNorm has torch's default eps of 1e-5, unlike BERT's 1e-12.
+    The LayerNorm has torch's default eps of 1e-5, unlike BERT's 1e-12. Weights start as BERT's own do, from a normal
+    distribution of standard deviation `initializer_range` (0.02).
     """
 
-    def __init__(self, feature_size: int, hidden_size: int) -> None:
+    def __init__(self, feature_size: int, hidden_size: int, initializer_range: float = 0.02) -> None:
         super().__init__()
         self.input = nn.Linear(feature_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
         self.output = nn.Linear(hidden_size, hidden_size)
         for linear in (self.input, self.output):
-            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.normal_(linear.weight, std=initializer_range)
             nn.init.zeros_(linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -41,7 +42,8 @@ class VideoEncoder(nn.Module):
     def __init__(self, transformer: PreTrainedModel, feature_size: int, max_seconds: int) -> None:
         super().__init__()
         self.transformer = transformer
-        self.feature_projection = FeatureProjection(feature_size, transformer.config.hidden_size)
+        config = transformer.config
+        self.feature_projection = FeatureProjection(feature_size, config.hidden_size, config.initializer_range)
         self.max_seconds = max_seconds
 
     def forward(

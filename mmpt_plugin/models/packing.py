@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
@@ -69,7 +68,9 @@ def packed_attention(
     """
     q, k, v = (packing.unpack(x.squeeze(0).transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
     mask = packing.key_mask[:, None, None, :]  # (B, 1, 1, L)
-    context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)  # (B, heads, L, d)
+    context = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling
+    )  # (B, heads, L, d)
     return packing.pack(context.transpose(1, 2)).unsqueeze(0), None
 
 

@@ -35,7 +35,9 @@ class VideoClipConfig(FairseqDataclass):
     )
     video_layers: int = field(default=6, metadata={"help": "first layers of the BERT that make the video tower"})
     feature_size: int = field(default=512, metadata={"help": "width of the video features (S3D: 512)"})
-    max_video_seconds: int = field(default=32, metadata={"help": "longest clip; the video's [SEP] follows this position"})
+    max_video_seconds: int = field(
+        default=32, metadata={"help": "longest clip; the video's [SEP] follows this position"}
+    )
     max_text_pieces: int = field(default=61, metadata={"help": "most word pieces of a text, without [CLS] and [SEP]"})
 
 
@@ -151,7 +153,9 @@ class VideoClipModel(BaseFairseqModel):
             ],
         }
         if any(problems.values()):
-            listing = "; ".join(f"{len(keys)} {problem}: {', '.join(keys)}" for problem, keys in problems.items() if keys)
+            listing = "; ".join(
+                f"{len(keys)} {problem}: {', '.join(keys)}" for problem, keys in problems.items() if keys
+            )
             raise ValueError(f"{source} does not fit the model: {listing}. Check model.bert and model.video_layers")
 
 

@@ -74,6 +74,7 @@ class ClusterGroups:
                 f"task.retrieval.start_epoch={settings.start_epoch} and every={settings.every} must be at least 1"
             )
         self.num_groups = self.random.num_groups
+        self.videos_per_batch = videos_per_batch
         self.model = model
         self.dataset = dataset
         self.settings = settings
@@ -97,7 +98,7 @@ class ClusterGroups:
         started = time.perf_counter()
         vectors = self._vectors(epoch)
         embedded = time.perf_counter()
-        k = self.random.videos_per_batch
+        k = self.videos_per_batch
         clusters = np.zeros((self.num_groups, k), np.int64)
         if world()[0] == 0:
             settings, corpus = self.settings, self.dataset.corpus
@@ -105,6 +106,7 @@ class ClusterGroups:
                 vectors,
                 kind=settings.index,
                 min_recall=settings.min_recall,
+                recall_at=settings.num_neighbors,
                 num_centroids=settings.num_centroids,
                 seed=self.seed,
                 names=corpus.video_ids,
@@ -137,9 +139,13 @@ class ClusterGroups:
         return vectors
 
     def _embed(self, epoch: int, videos: NDArray[np.int64] | None) -> NDArray[np.float32]:
-        k = self.random.videos_per_batch
         return embed_videos(
-            self.model, self.dataset, epoch, videos=videos, videos_per_batch=k, num_workers=self.num_workers
+            self.model,
+            self.dataset,
+            epoch,
+            videos=videos,
+            videos_per_batch=self.videos_per_batch,
+            num_workers=self.num_workers,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,6 +154,17 @@ class ClusterGroups:
         return {"clusters": torch.from_numpy(self._clusters)} if keep else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `GroupSource`."""
-        if "clusters" in state:
-            self._clusters = state["clusters"].numpy()
+        """
+        Raises:
+            ValueError: if the clusters were made with another `task.videos_per_batch`.
+        """
+        if "clusters" not in state:
+            return
+        expected = (self.num_groups, self.videos_per_batch)
+        if tuple(state["clusters"].shape) != expected:
+            raise ValueError(
+                f"the checkpoint's clusters are {state['clusters'].shape[0]} of {state['clusters'].shape[1]} videos, now "
+                f"they would be {expected[0]} of {expected[1]}: restore task.videos_per_batch, or set "
+                "checkpoint.reset_dataloader=true to form them anew"
+            )
+        self._clusters = state["clusters"].numpy()

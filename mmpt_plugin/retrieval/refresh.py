@@ -69,7 +69,10 @@ def embed_videos(
     share = range(rank, len(groups), processes)
     device = next(model.parameters()).device
     vectors: NDArray[np.float32] | None = None
-    with undisturbed(model), tqdm(total=len(wanted), unit="video", desc=f"embedding (epoch {epoch})", disable=None) as bar:
+    with (
+        undisturbed(model),
+        tqdm(total=len(wanted), unit="video", desc=f"embedding (epoch {epoch})", disable=None) as bar,
+    ):
         loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
             dataset, batch_sampler=[[group] for group in share], collate_fn=dataset.collater, num_workers=num_workers
         )

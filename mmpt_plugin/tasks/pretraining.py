@@ -35,7 +35,9 @@ class RetrievalConfig(FairseqDataclass):
     """The epoch hook that makes batches of similar videos (paper, section 3.4)."""
 
     enabled: bool = field(default=True, metadata={"help": "clusters of similar videos; false: random videos"})
-    num_neighbors: int = field(default=64, metadata={"help": "nearest videos of a seed (itself first) to pick from: 2k"})
+    num_neighbors: int = field(
+        default=64, metadata={"help": "nearest videos of a seed (itself first) to pick from: 2k"}
+    )
     pick: ChoiceEnum(["random", "nearest"]) = field(  # type: ignore[valid-type]
         default="random", metadata={"help": "which k = task.videos_per_batch of them make the cluster"}
     )
@@ -70,10 +72,12 @@ class VideoClipPretrainingConfig(FairseqDataclass):
     min_clip_seconds: int = field(default=3, metadata={"help": "shortest overlapped video window"})
     max_clip_seconds: int = field(default=32, metadata={"help": "longest overlapped video window"})
     on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
-        default="error", metadata={"help": "videos of a list without features or captions: stop, or leave out and count"}
+        default="error",
+        metadata={"help": "videos of a list without features or captions: stop, or leave out and count"},
     )
     verify: ChoiceEnum(["auto", "full", "size"]) = field(  # type: ignore[valid-type]
-        default="auto", metadata={"help": "check shards by checksum (full), by size, or by what their size allows (auto)"}
+        default="auto",
+        metadata={"help": "check shards by checksum (full), by size, or by what their size allows (auto)"},
     )
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     num_workers: int = II("dataset.num_workers")

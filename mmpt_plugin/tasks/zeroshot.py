@@ -41,7 +41,9 @@ class VideoClipZeroShotConfig(FairseqDataclass):
     )
     data: str = field(default=MISSING, metadata={"help": "data folder (docs/data.md)"})
     results_path: str = field(default=MISSING, metadata={"help": "folder for <benchmark>.json and its scores"})
-    annotations: Optional[str] = field(default=None, metadata={"help": "annotation file or folder instead of the usual one"})
+    annotations: Optional[str] = field(
+        default=None, metadata={"help": "annotation file or folder instead of the usual one"}
+    )
     features: Optional[str] = field(default=None, metadata={"help": "feature folder instead of the usual one"})
     on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
         default="error", metadata={"help": "videos without features: stop, or leave out and count in the results"}
@@ -150,7 +152,10 @@ class VideoClipZeroShotTask(FairseqTask):
             self.benchmark,
             evaluation,
             checkpoint={"path": str(self.checkpoint.resolve()), "sha256": sha256(self.checkpoint)},
-            config={"task": OmegaConf.to_container(self.cfg, resolve=True, enum_to_str=True), "model": vars(self.model_config)},
+            config={
+                "task": OmegaConf.to_container(self.cfg, resolve=True, enum_to_str=True),
+                "model": vars(self.model_config),
+            },
         )
         path = write_results(Path(self.cfg.results_path), self.benchmark.name, results, scores)
         logger.info(f"results in {path}\n{format_table(results)}")

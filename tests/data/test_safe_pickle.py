@@ -97,7 +97,10 @@ def test_arrays_can_be_skipped(tmp_path, protocol):
 
 def test_arrays_of_python_2_can_be_skipped(tmp_path):
     path = tmp_path / "clips.pkl"
-    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\ntcnumpy\ndtype\n(S'u1'\nI0\nI1\ntRI00\nS'\\xff'\ntb"
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+        b"(I1\n(I1\ntcnumpy\ndtype\n(S'u1'\nI0\nI1\ntRI00\nS'\\xff'\ntb"
+    )
     path.write_bytes(b"(S'id'\nS'a_1'\nS'2d'\n" + array + b"d.")
     assert load_plain_pickle(path, skip_arrays=True)["id"] == "a_1"
 

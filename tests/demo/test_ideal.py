@@ -51,14 +51,14 @@ def test_the_true_latents_are_far_above_chance(name: str, tiny_corpus: Path) -> 
 
 @pytest.mark.slow
 def test_best_possible_and_chance_of_the_default_world(tmp_path: Path) -> None:
-    """Over seeds 0 to 4; what is missing to 1 is the noise, imprecise bounds and disagreeing annotators."""
+    """Bands around what seeds 0 to 3 give; imprecise bounds, disagreeing annotators and noise keep it from 1."""
     write_demo_corpus(tmp_path / "data", DemoWorld())
     bands = {
         "youcook2": (0.93, 0.995, 1 / 240),
         "msrvtt": (0.90, 0.995, 1 / 200),
         "msrvtt_qa": (0.95, 1.0, 1 / 5),
         "didemo_moment": (0.6, 0.9, 0.05),
-        "didemo_retrieval": (0.65, 0.95, 1 / 100),
+        "didemo_retrieval": (0.65, 0.95, 1 / 60),
         "coin": (0.85, 0.99, 1 / 60),
         "crosstask": (0.95, 1.0, 0.2),
     }

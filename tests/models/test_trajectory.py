@@ -39,7 +39,9 @@ def batch(arrays, i: int) -> dict[str, torch.Tensor]:
 def fairseq_adam(parameters: list) -> FairseqAdam:
     """The optimizer that fairseq builds for the paper's recipe."""
     settings = {"lr": [1.0], "adam_betas": "(0.9, 0.98)", "adam_eps": 1e-8, "weight_decay": 0.0}
-    return FairseqAdam(OmegaConf.create(settings | {"use_old_adam": False, "fp16_adam_stats": False, "tpu": False}), parameters)
+    return FairseqAdam(
+        OmegaConf.create(settings | {"use_old_adam": False, "fp16_adam_stats": False, "tpu": False}), parameters
+    )
 
 
 @pytest.mark.parametrize("run", RUNS)
