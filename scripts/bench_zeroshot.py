@@ -37,18 +37,21 @@ def write_bert(folder: Path, base: bool) -> None:
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS)) + "\n")
     BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    size = {} if base else {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "num_hidden_layers": 6}
+    size = (
+        {} if base else {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "num_hidden_layers": 6}
+    )
     BertModel(BertConfig(vocab_size=30522, **size), add_pooling_layer=False).save_pretrained(folder)
 
 
 def write_coin(folder: Path, videos: int, labels: int, rng: np.random.Generator) -> None:
     """coin/: videos of 2-5 minutes, each with five labelled segments."""
     (folder / "coin" / "features").mkdir(parents=True)
-    database = {}
+    database: dict[str, Any] = {}
     for video in range(videos):
         seconds = write_features(folder / "coin" / "features" / f"v{video}.npy", rng)
-        steps = [
-            {"id": str((video * 5 + i) % labels + 1), "segment": [i * seconds / 5, i * seconds / 5 + 10.0]} for i in range(5)
+        steps: list[dict[str, Any]] = [
+            {"id": str((video * 5 + i) % labels + 1), "segment": [i * seconds / 5, i * seconds / 5 + 10.0]}
+            for i in range(5)
         ]
         for step in steps:
             step["label"] = sentence(int(step["id"]))
@@ -75,7 +78,7 @@ def write_crosstask(folder: Path, videos: int, labels: int, rng: np.random.Gener
     (release / "tasks_primary.txt").write_text("".join(blocks))
     (release / "tasks_related.txt").write_text(f"1\nrelated\nurl\n1\n{sentence(0)}\n\n")
     (release / "videos.csv").write_text("".join(rows))
-    (release / "videos_val.csv").write_text("")
+    (release / "videos_val.csv").write_text("1,validation,url\n")
 
 
 def sentence(number: int) -> str:
@@ -90,7 +93,9 @@ def write_features(path: Path, rng: np.random.Generator) -> int:
     return seconds
 
 
-def evaluate(model: VideoClipModel, benchmark: Benchmark, plan: EncodingPlan, dataset: EncodingDataset) -> dict[str, Any]:
+def evaluate(
+    model: VideoClipModel, benchmark: Benchmark, plan: EncodingPlan, dataset: EncodingDataset
+) -> dict[str, Any]:
     """Encode, score, evaluate; the numbers are of no interest."""
     loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
         dataset, batch_size=1, collate_fn=dataset.collater, num_workers=1

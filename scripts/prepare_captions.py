@@ -81,24 +81,23 @@ class Part:
 
 @cache
 def load_tokenize(bert: str, special_words_are_text: bool) -> Tokenize:
-    """The model's tokenizer as a function; loaded once a process."""
+    """The model's tokenizer as a function; loaded once a process.
+
+    Args:
+        bert: folder or hub name.
+        special_words_are_text: whether "[SEP]" in a caption is a word like others, not the special token.
+    """
     from mmpt_plugin.models.bert import load_tokenizer  # imports torch
 
     tokenizer = load_tokenizer(bert)
-
-    def tokenize(texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        return tokenizer(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=special_words_are_text,  # a caption that says "[SEP]" says a word
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-
-    return tokenize
+    if tokenizer.is_fast:  # without the wrapper it takes half the time
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = special_words_are_text
+        return lambda texts: [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    plain = {"add_special_tokens": False, "split_special_tokens": special_words_are_text, "verbose": False}
+    return lambda texts: tokenizer(texts, **plain)["input_ids"] if texts else []
 
 
 def make_part(job: Job, part: Part) -> None:
@@ -123,6 +122,8 @@ def make_part(job: Job, part: Part) -> None:
 def run_parts(job: Job, parts: Iterator[Part], workers: int) -> None:
     """Makes all parts, in this process or in several; few parts wait at a time.
 
+    Workers are forked: they need not import torch, which the tokenizers' library takes some ten seconds for, again.
+
     Raises:
         ValueError: a worker process died.
     """
@@ -132,7 +133,7 @@ def run_parts(job: Job, parts: Iterator[Part], workers: int) -> None:
         return
     running: set[Future[None]] = set()
     try:
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, get_context("fork")) as pool:
             for part in parts:
                 running.add(pool.submit(make_part, job, part))
                 if len(running) >= workers + QUEUED_PARTS:

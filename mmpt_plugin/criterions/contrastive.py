@@ -49,20 +49,41 @@ def in_batch_accuracy(video_embeddings: Tensor, text_embeddings: Tensor) -> tupl
     return (similarities.argmax(1) == targets).sum(), (similarities.argmax(0) == targets).sum()
 
 
+def gather_rows(local: Tensor) -> Tensor:
+    """The rows of all processes, in their order; gradients flow to this process's own.
+
+    Every process must bring equally many rows, as the groups of pre-training do.
+
+    Args:
+        local: (B, D).
+
+    Returns:
+        (processes x B, D).
+    """
+    rows = [torch.empty_like(local) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(rows, local.detach().contiguous())
+    rows[torch.distributed.get_rank()] = local
+    return torch.cat(rows)
+
+
 @dataclass
 class VideoTextContrastiveConfig(FairseqDataclass):
     """The paper's loss."""
 
     temperature: float = field(default=1.0, metadata={"help": "divides the dot products"})
+    gather: bool = field(
+        default=False, metadata={"help": "negatives from the batches of all processes; the paper's are of one GPU"}
+    )
 
 
 @register_criterion("video_text_contrastive", dataclass=VideoTextContrastiveConfig)
 class VideoTextContrastiveCriterion(FairseqCriterion):
     """Symmetric InfoNCE on the embeddings of any model that returns `video_embeddings` and `text_embeddings`."""
 
-    def __init__(self, task: Any, temperature: float) -> None:
+    def __init__(self, task: Any, temperature: float, gather: bool) -> None:
         super().__init__(task)
         self.temperature = temperature
+        self.gather = gather and torch.distributed.is_available() and torch.distributed.is_initialized()
 
     def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict]:
         """Loss of one batch of pairs.
@@ -73,17 +94,21 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
         output = model(**sample["net_input"])
         # in float32 whatever the model's precision: dot products of unnormalised embeddings are large
         video, text = output["video_embeddings"].float(), output["text_embeddings"].float()
+        if self.gather:
+            video, text = gather_rows(video), gather_rows(text)
         loss = symmetric_info_nce(video, text, self.temperature)
         text_to_video, video_to_text = in_batch_accuracy(video, text)
+        processes = torch.distributed.get_world_size() if self.gather else 1
         logging_output = {
             "loss": loss.detach() * sample["nsentences"],
-            "text_to_video": text_to_video,
-            "video_to_text": video_to_text,
+            "text_to_video": text_to_video / processes,  # each process ranks the rows of all
+            "video_to_text": video_to_text / processes,
             "nsentences": sample["nsentences"],
             "ntokens": sample["ntokens"],
             "sample_size": 1,
         }
-        return loss, 1, logging_output
+        # fairseq averages gradients over processes; with gathered rows each holds only its own part of their sum
+        return loss * processes, 1, logging_output
 
     @staticmethod
     def reduce_metrics(logging_outputs: Sequence[dict[str, Any]]) -> None:

@@ -110,7 +110,9 @@ def check_feature_settings(folder: str | Path, expected: FeatureSettings | Mappi
         return
     wanted = dataclasses.asdict(expected) if isinstance(expected, FeatureSettings) else dict(expected)
     different = [
-        f"{name}: {found.get(name)!r} here, {value!r} expected" for name, value in wanted.items() if found.get(name) != value
+        f"{name}: {found.get(name)!r} here, {value!r} expected"
+        for name, value in wanted.items()
+        if found.get(name) != value
     ]
     if different:
         raise ValueError(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 FEATURE_SIZE = 512
+WEIGHTS_URL = "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m/s3d_howto100m.pth"
 
 #: Channels of an Inception block: branch 0, branch 1 (reduced, out), branch 2 (reduced, out), branch 3.
 #: The sizes are those of Inception-v1 (Szegedy et al. 2015, table 1), which S3D inflates.
@@ -42,11 +43,16 @@ class ConvBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int, int] = (1, 1, 1)) -> None:
         super().__init__()
         self.conv1 = nn.Conv3d(in_channels, out_channels, kernel, bias=False)
-        self.bn1 = nn.BatchNorm3d(out_channels)
+        self.bn1: nn.Module = nn.BatchNorm3d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, T, H, W) to (B, C', T, H, W), smaller by the kernel's size less one."""
         return F.relu(self.bn1(self.conv1(x)), inplace=True)
+
+    def fold_batch_norm(self) -> None:
+        """Moves the batch norm of evaluation mode into the convolution."""
+        if isinstance(self.bn1, nn.BatchNorm3d):
+            self.conv1, self.bn1 = fuse_conv_bn_eval(self.conv1, self.bn1), nn.Identity()
 
 
 class SeparableConvBlock(nn.Module):
@@ -55,14 +61,20 @@ class SeparableConvBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv3d(in_channels, out_channels, (1, 3, 3), padding=(0, 1, 1), bias=False)
-        self.bn1 = nn.BatchNorm3d(out_channels)
+        self.bn1: nn.Module = nn.BatchNorm3d(out_channels)
         self.conv2 = nn.Conv3d(out_channels, out_channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
-        self.bn2 = nn.BatchNorm3d(out_channels)
+        self.bn2: nn.Module = nn.BatchNorm3d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, T, H, W) to (B, C', T, H, W)."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return F.relu(self.bn2(self.conv2(x)), inplace=True)
+
+    def fold_batch_norm(self) -> None:
+        """Moves the batch norms of evaluation mode into the convolutions."""
+        if isinstance(self.bn1, nn.BatchNorm3d) and isinstance(self.bn2, nn.BatchNorm3d):
+            self.conv1, self.bn1 = fuse_conv_bn_eval(self.conv1, self.bn1), nn.Identity()
+            self.conv2, self.bn2 = fuse_conv_bn_eval(self.conv2, self.bn2), nn.Identity()
 
 
 class SelfGating(nn.Module):
@@ -216,10 +228,7 @@ def load_s3d(checkpoint: str | Path) -> S3D:
         ValueError: if it is no state dict, or its tensors are not those of S3D.
     """
     if not Path(checkpoint).is_file():
-        raise FileNotFoundError(
-            f"S3D weights {checkpoint} not found: download s3d_howto100m.pth (see docs/data.md) and name it with "
-            "--checkpoint"
-        )
+        raise FileNotFoundError(f"S3D weights {checkpoint} not found: download {WEIGHTS_URL} and give its path")
     try:
         state_dict = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -257,8 +266,8 @@ def optimize_for_inference(model: S3D, dtype: torch.dtype = torch.float32, compi
     folded = copy.deepcopy(model)
     for block in folded.modules():
         if isinstance(block, ConvBlock | SeparableConvBlock):
-            for i in ("1", "2") if isinstance(block, SeparableConvBlock) else ("1",):
-                setattr(block, f"conv{i}", fuse_conv_bn_eval(block.get_submodule(f"conv{i}"), block.get_submodule(f"bn{i}")))
-                setattr(block, f"bn{i}", nn.Identity())
-    folded = folded.to(dtype=dtype, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return torch.compile(folded, dynamic=False, options={"freezing": True}) if compiled else folded
+            block.fold_batch_norm()
+    folded.to(dtype=dtype).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if compiled:
+        folded.compile(dynamic=False, options={"freezing": True})
+    return folded

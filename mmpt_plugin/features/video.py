@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -62,14 +63,17 @@ class VideoBlocks:
     def __iter__(self) -> Iterator[np.ndarray]:
         block = np.zeros((self.fps, self.size, self.size, 3), np.uint8)
         filled = 0
-        for frame in self._filtered_frames():
-            block[filled] = frame.to_ndarray()
-            self.frames += 1
-            filled += 1
-            if filled == self.fps:
-                yield block
-                block = np.zeros_like(block)
-                filled = 0
+        try:
+            for frame in self._filtered_frames():
+                block[filled] = frame.to_ndarray()
+                self.frames += 1
+                filled += 1
+                if filled == self.fps:
+                    yield block
+                    block = np.zeros_like(block)
+                    filled = 0
+        except av.error.FFmpegError as error:
+            raise VideoError(f"{self.path}: ffmpeg cannot process it ({error})") from error
         if filled:
             yield block
         if not self.frames:
@@ -79,11 +83,7 @@ class VideoBlocks:
         """Frames (size, size) in rgb24 at the constant rate."""
         if not self.path.is_file():
             raise FileNotFoundError(f"no video file {self.path}")
-        try:
-            container = av.open(str(self.path), metadata_errors="replace")
-        except av.error.FFmpegError as error:
-            raise VideoError(f"{self.path}: not a video that ffmpeg can open ({error.strerror})") from error
-        with container:
+        with av.open(str(self.path), metadata_errors="replace") as container:
             stream = _video_stream(container)
             if stream is None:
                 kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
@@ -101,7 +101,7 @@ class VideoBlocks:
                 graph.vpush(frame)
                 for filtered in _pull(graph):
                     # ffmpeg's command line fills a late start with the first picture.
-                    repeats = 1 if begun else max(filtered.pts, 0) + 1
+                    repeats = 1 if begun else max(filtered.pts or 0, 0) + 1
                     begun = True
                     yield from repeat(filtered, repeats)
 
@@ -196,8 +196,8 @@ def _filter_graph(frame: VideoFrame, fps: int, size: int) -> av.filter.Graph:
         colorspace=str(int(frame.colorspace)),
         range=str(int(frame.color_range)),
     )
-    display_matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
-    rotation = autorotate_filters(np.frombuffer(bytes(display_matrix), np.int32)) if display_matrix else []
+    matrix: Any = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
+    rotation = autorotate_filters(np.frombuffer(bytes(matrix), np.int32)) if matrix else []
     turned = any(name == "transpose" for name, _ in rotation)
     width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
     width, height = output_size(width, height, size)

@@ -1,6 +1,7 @@
 """VideoCLIP (Xu et al., EMNLP 2021, https://arxiv.org/abs/2109.14084) as a registered fairseq model."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mmpt_plugin.models import bert
 from mmpt_plugin.models.checkpoint import model_settings, read_checkpoint
@@ -39,14 +41,23 @@ class VideoClipConfig(FairseqDataclass):
         default=32, metadata={"help": "longest clip; the video's [SEP] follows this position"}
     )
     max_text_pieces: int = field(default=61, metadata={"help": "most word pieces of a text, without [CLS] and [SEP]"})
+    chunk_pairs: int = field(
+        default=0,
+        metadata={
+            "help": "run the towers on so many pairs at a time, to train large batches in little memory; 0: on all"
+        },
+    )
 
 
 @register_model("videoclip", dataclass=VideoClipConfig)
 class VideoClipModel(BaseFairseqModel):
     """Two towers whose embeddings are compared by their dot product."""
 
-    def __init__(self, video_encoder: VideoEncoder, text_encoder: TextEncoder, cls_id: int, sep_id: int) -> None:
+    def __init__(
+        self, video_encoder: VideoEncoder, text_encoder: TextEncoder, cls_id: int, sep_id: int, chunk_pairs: int = 0
+    ) -> None:
         super().__init__()
+        self.chunk_pairs = chunk_pairs
         self.video_encoder = video_encoder
         self.text_encoder = text_encoder
         self.cls_id, self.sep_id = cls_id, sep_id
@@ -82,6 +93,7 @@ class VideoClipModel(BaseFairseqModel):
             TextEncoder(bert.text_transformer(bert_config), cfg.max_text_pieces),
             cls_id=tokenizer.cls_token_id,
             sep_id=tokenizer.sep_token_id,
+            chunk_pairs=cfg.chunk_pairs,
         )
 
     def encode_video(
@@ -122,11 +134,26 @@ class VideoClipModel(BaseFairseqModel):
     def forward(
         self, video_features: Tensor, video_mask: Tensor, text_ids: Tensor, text_mask: Tensor
     ) -> dict[str, Tensor]:
-        """Embed a batch of pairs (data/pairs.py): video_embeddings and text_embeddings, both (B, D)."""
+        """Embed a batch of pairs (data/pairs.py): video_embeddings and text_embeddings, both (B, D).
+
+        With `chunk_pairs`, training keeps no activations of the towers: each chunk is run again, with the same dropout, when
+        its gradient is wanted. The loss still sees all pairs, so gradients are those of the whole batch
+        (Gao et al. 2021, https://arxiv.org/abs/2101.06983; here by torch's checkpointing).
+        """
+        if not (self.chunk_pairs and torch.is_grad_enabled()):
+            return {
+                "video_embeddings": self.encode_video(video_features, video_mask),
+                "text_embeddings": self.encode_text(text_ids, text_mask),
+            }
         return {
-            "video_embeddings": self.encode_video(video_features, video_mask),
-            "text_embeddings": self.encode_text(text_ids, text_mask),
+            "video_embeddings": self._in_chunks(self.encode_video, video_features, video_mask),
+            "text_embeddings": self._in_chunks(self.encode_text, text_ids, text_mask),
         }
+
+    def _in_chunks(self, encode: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """`encode` on chunks of the inputs' rows, each recomputed in the backward pass."""
+        chunks = zip(*(tensor.split(self.chunk_pairs) for tensor in inputs))
+        return torch.cat([checkpoint(encode, *chunk, use_reentrant=False) for chunk in chunks])
 
     def upgrade_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         """Called by fairseq before loading: gives MMPT's parameters our names, in place."""
@@ -159,15 +186,15 @@ class VideoClipModel(BaseFairseqModel):
             raise ValueError(f"{source} does not fit the model: {listing}. Check model.bert and model.video_layers")
 
 
-def checkpoint_config(path: Path, checkpoint: dict[str, Any], bert_name: str | None = None) -> VideoClipConfig:
+def checkpoint_config(path: Path, content: dict[str, Any], bert_name: str | None = None) -> VideoClipConfig:
     """The model settings to load a checkpoint with.
 
     Args:
         path: where the checkpoint lies; a folder `bert` beside it is preferred to the recorded path.
-        checkpoint: as read by `read_checkpoint`.
+        content: as read by `read_checkpoint`.
         bert_name: overrides the checkpoint's own `model.bert`; MMPT's files record none that can be used.
     """
-    settings = model_settings(checkpoint)
+    settings = model_settings(content)
     settings.pop("_name", None)
     beside = path.parent / "bert"
     recorded = str(beside) if settings and (beside / "config.json").is_file() else settings.get("bert", DEFAULT_BERT)
@@ -181,9 +208,9 @@ def load_videoclip(path: str | Path, bert_name: str | None = None) -> tuple[Vide
         FileNotFoundError, ValueError: if the file is missing, unsafe, or does not fit.
     """
     path = Path(path)
-    checkpoint = read_checkpoint(path)
-    cfg = checkpoint_config(path, checkpoint, bert_name)
+    content = read_checkpoint(path)
+    cfg = checkpoint_config(path, content, bert_name)
     model = VideoClipModel.from_config(cfg)
-    model.check_state_dict(checkpoint["model"], str(path))
-    model.load_state_dict({key: value.float() for key, value in checkpoint["model"].items() if torch.is_tensor(value)})
+    model.check_state_dict(content["model"], str(path))
+    model.load_state_dict({key: value.float() for key, value in content["model"].items() if torch.is_tensor(value)})
     return model.eval(), cfg

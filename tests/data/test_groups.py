@@ -33,7 +33,9 @@ def test_every_video_sits_out_equally_often() -> None:
 
 @pytest.mark.parametrize(("videos", "size"), [(31, 32), (5, 0)])
 def test_impossible_sizes(videos: int, size: int) -> None:
-    with pytest.raises(ValueError, match=rf"task\.videos_per_batch is {size} and the training list has {videos} videos"):
+    with pytest.raises(
+        ValueError, match=rf"task\.videos_per_batch is {size} and the training list has {videos} videos"
+    ):
         RandomGroups(videos, size, 0)
 
 

@@ -1,5 +1,8 @@
 """Batches against the obvious way of padding, pair by pair."""
 
+from collections.abc import Sequence
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +27,7 @@ texts_of_a_batch = st.lists(st.lists(st.integers(200, 300), max_size=5), min_siz
 clips_of_a_batch = st.lists(st.integers(0, LONGEST), min_size=1, max_size=6)
 
 
-def build_text_of(texts: list[list[int]]) -> dict[str, torch.Tensor]:
+def build_text_of(texts: Sequence[list[int]]) -> dict[str, torch.Tensor]:
     pieces = np.array([piece for text in texts for piece in text], np.int32)
     return build_text(pieces, np.array([len(text) for text in texts]), SPECIAL)
 
@@ -38,9 +41,7 @@ def padded_features(lengths: list[int]) -> np.ndarray:
 
 def group(index: int, texts: list[list[int]], seconds: list[int]) -> Batch:
     video_ids = [f"v{index}_{i}" for i in range(len(texts))]
-    return build_pairs(
-        index, video_ids, build_video(padded_features(seconds), np.array(seconds)), build_text_of(texts)
-    )
+    return build_pairs(index, video_ids, build_video(padded_features(seconds), np.array(seconds)), build_text_of(texts))
 
 
 @given(texts_of_a_batch)
@@ -83,25 +84,25 @@ def test_a_batch_has_the_documented_parts() -> None:
     assert shapes == {"video_features": (3, 6, 3), "video_mask": (3, 6), "text_ids": (3, 4), "text_mask": (3, 4)}
 
 
-@given(st.lists(st.tuples(texts_of_a_batch, st.data()), min_size=1, max_size=3))
-def test_joined_groups_equal_one_batch_of_all_pairs(drawn: list) -> None:
-    texts = [group_texts for group_texts, _ in drawn]
-    seconds = [
-        data.draw(st.lists(st.integers(0, LONGEST), min_size=len(group_texts), max_size=len(group_texts)))
-        for group_texts, data in drawn
+pairs_of_a_group = st.lists(st.tuples(st.lists(st.integers(200, 300), max_size=5), st.integers(0, LONGEST)), min_size=1)
+
+
+@given(st.lists(pairs_of_a_group, min_size=1, max_size=3))
+def test_joined_groups_equal_one_batch_of_all_pairs(drawn: list[list[tuple[list[int], int]]]) -> None:
+    groups = [
+        group(index, [text for text, _ in pairs], [length for _, length in pairs]) for index, pairs in enumerate(drawn)
     ]
-    groups = [group(i, *parts) for i, parts in enumerate(zip(texts, seconds))]
     joined = collate_groups(groups, SPECIAL.pad)
-    all_texts, all_seconds = sum(texts, []), sum(seconds, [])
-    assert joined["nsentences"] == len(all_texts) and joined["ntokens"] == sum(all_seconds) + sum(map(len, all_texts))
-    assert joined["video_id"] == sum((one["video_id"] for one in groups), [])
-    assert joined["id"].tolist() == [i for i, group_texts in enumerate(texts) for _ in group_texts]
-    for name, value in build_text_of(all_texts).items():
+    texts, seconds = zip(*chain(*drawn))
+    assert joined["nsentences"] == len(texts) and joined["ntokens"] == sum(seconds) + sum(map(len, texts))
+    assert joined["video_id"] == list(chain(*(one["video_id"] for one in groups)))
+    assert joined["id"].tolist() == [index for index, pairs in enumerate(drawn) for _ in pairs]
+    for name, value in build_text_of(texts).items():
         assert torch.equal(joined["net_input"][name], value)
-    expected_mask = [[second < length for second in range(max(*all_seconds, 1))] for length in all_seconds]
-    assert joined["net_input"]["video_mask"].tolist() == expected_mask
-    rows = np.concatenate([padded_features(group_seconds) for group_seconds in seconds])
-    np.testing.assert_array_equal(joined["net_input"]["video_features"], rows[:, : max(*all_seconds, 1)])
+    longest = max(*seconds, 1)
+    assert joined["net_input"]["video_mask"].tolist() == [[t < length for t in range(longest)] for length in seconds]
+    rows = np.concatenate([padded_features([length for _, length in pairs]) for pairs in drawn])
+    np.testing.assert_array_equal(joined["net_input"]["video_features"], rows[:, :longest])
 
 
 def test_one_group_is_not_copied() -> None:

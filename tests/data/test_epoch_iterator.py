@@ -1,0 +1,216 @@
+"""The same batches whatever the workers, processes and stops; groups are made when an epoch starts and not before."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
+from mmpt_plugin.data.epoch_iterator import GroupEpochIterator, fingerprint
+from mmpt_plugin.data.groups import RandomGroups
+from mmpt_plugin.data.pairs import Batch, SpecialTokens
+from mmpt_plugin.data.pretraining_dataset import ClipSettings, PretrainingDataset
+
+VIDEOS = 24
+
+
+class RecordingGroups(RandomGroups):
+    """Random groups that remember for which epochs they were asked."""
+
+    def __init__(self, *arguments: int) -> None:
+        super().__init__(*arguments)
+        self.asked: list[int] = []
+
+    def groups(self, epoch: int) -> np.ndarray:
+        self.asked.append(epoch)
+        return super().groups(epoch)
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_data: Path) -> VideoTextCorpus:
+    folder = tiny_data / "howto100m"
+    return VideoTextCorpus.open(folder / "shards", read_video_list(folder / "train.txt"))
+
+
+def iterator(corpus: VideoTextCorpus, videos_per_batch: int = 2, **settings: int) -> GroupEpochIterator:
+    """12 groups of 2 videos, 1 clip each, unless told otherwise."""
+    dataset = PretrainingDataset(corpus, ClipSettings(clips_per_video=1), SpecialTokens(2, 3, 0), seed=1)
+    return GroupEpochIterator(dataset, RecordingGroups(len(corpus), videos_per_batch, 1), **settings)
+
+
+def signature(batch: Batch) -> tuple:
+    """All that a batch holds, in a form that compares."""
+    inputs = {name: (tuple(value.shape), value.numpy().tobytes()) for name, value in batch["net_input"].items()}
+    return batch["id"].tolist(), batch["video_id"], batch["nsentences"], batch["ntokens"], inputs
+
+
+def epochs(batches: GroupEpochIterator, count: int) -> list[list[tuple]]:
+    return [[signature(batch) for batch in batches.next_epoch_itr()] for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def one_process(corpus: VideoTextCorpus) -> list[list[tuple]]:
+    """Batches of three epochs in one process without workers."""
+    return epochs(iterator(corpus), 3)
+
+
+def test_an_epoch_is_its_groups_in_order(corpus: VideoTextCorpus, one_process: list[list[tuple]]) -> None:
+    assert len(iterator(corpus)) == 12
+    for epoch, batches in enumerate(one_process, start=1):
+        groups = RandomGroups(VIDEOS, 2, 1).groups(epoch)
+        assert [batch[0] for batch in batches] == [[index] * 2 for index in range(12)]
+        assert [batch[1] for batch in batches] == [[corpus.video_ids[video] for video in group] for group in groups]
+    assert one_process[0] != one_process[1] != one_process[2]
+
+
+@pytest.mark.parametrize("settings", [{"num_workers": 2}, {"buffer_size": 3}, {"num_workers": 2, "buffer_size": 2}])
+def test_workers_and_buffers_change_nothing(
+    corpus: VideoTextCorpus, one_process: list[list[tuple]], settings: dict
+) -> None:
+    assert epochs(iterator(corpus, **settings), 2) == one_process[:2]
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5])
+def test_processes_share_the_groups_of_one(
+    corpus: VideoTextCorpus, one_process: list[list[tuple]], processes: int
+) -> None:
+    for shard in range(processes):
+        share = epochs(iterator(corpus, num_shards=processes, shard_id=shard), 2)
+        equal = 12 // processes  # every process takes as many; what is left over sits out
+        assert share == [batches[shard : equal * processes : processes] for batches in one_process[:2]]
+
+
+@settings(max_examples=15, deadline=None)
+@given(size=st.integers(1, 3), per_batch=st.integers(1, 2), processes=st.integers(1, 2), data=st.data())
+def test_equal_batches_and_the_rest_of_an_epoch(
+    corpus: VideoTextCorpus, size: int, per_batch: int, processes: int, data: st.DataObject
+) -> None:
+    equal = VIDEOS // size // (per_batch * processes)
+    offset = data.draw(st.integers(1, equal - 1))
+    seen = []
+    for shard in range(processes):
+        share = {"groups_per_batch": per_batch, "num_shards": processes, "shard_id": shard}
+        full = iterator(corpus, size, **share)
+        whole = epochs(full, 1)[0]
+        assert len(full) == len(whole) == equal
+        assert {batch[2] for batch in whole} == {size * per_batch}
+        seen += [video_id for batch in whole for video_id in batch[1]]
+        stopped = iterator(corpus, size, **share)
+        consumed = stopped.next_epoch_itr()
+        for _ in range(offset):
+            next(consumed)
+        resumed = iterator(corpus, size, **share)
+        resumed.load_state_dict(stopped.state_dict())
+        assert epochs(resumed, 1)[0] == whole[offset:]
+    assert len(seen) == len(set(seen))  # no two processes share a video
+
+
+def through_a_file(state: dict) -> dict:
+    """As a checkpoint keeps it, read by torch's safe loading."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_a_stop_in_mid_epoch_goes_on_with_the_same_batches(
+    corpus: VideoTextCorpus, one_process: list[list[tuple]]
+) -> None:
+    stopped = iterator(corpus)
+    for _ in stopped.next_epoch_itr():
+        pass
+    second = stopped.next_epoch_itr()
+    for _ in range(5):
+        next(second)
+    state = through_a_file(stopped.state_dict())
+    assert (state["epoch"], state["iterations_in_epoch"]) == (2, 5) and state["groups"].shape == (12, 2)
+
+    resumed = iterator(corpus)
+    resumed.load_state_dict(state)
+    assert resumed.next_epoch_idx == 2 and resumed.iterations_in_epoch == 5
+    assert epochs(resumed, 2) == [one_process[1][5:], one_process[2]]
+    assert resumed.source.asked == [3]  # the groups of epoch 2 came from the checkpoint
+
+
+def test_resumed_groups_are_those_of_the_checkpoint_not_of_the_source(corpus: VideoTextCorpus) -> None:
+    stopped = iterator(corpus)
+    next(stopped.next_epoch_itr())
+    state = stopped.state_dict()
+    state["groups"] = state["groups"].flip(0)
+    resumed = iterator(corpus)
+    resumed.load_state_dict(state)
+    expected = RandomGroups(VIDEOS, 2, 1).groups(1)[::-1][1:]
+    assert [batch[1] for batch in epochs(resumed, 1)[0]] == [[corpus.video_ids[v] for v in group] for group in expected]
+
+
+def test_a_stop_at_the_end_of_an_epoch_keeps_no_groups(corpus: VideoTextCorpus, one_process: list[list[tuple]]) -> None:
+    stopped = iterator(corpus)
+    epochs(stopped, 1)
+    state = through_a_file(stopped.state_dict())
+    assert (state["epoch"], state["iterations_in_epoch"]) == (2, 0) and "groups" not in state
+    resumed = iterator(corpus)
+    resumed.load_state_dict(state)
+    assert resumed.source.asked == []
+    assert epochs(resumed, 1) == one_process[1:2]
+
+
+def test_groups_are_asked_for_only_when_an_epoch_starts(corpus: VideoTextCorpus) -> None:
+    batches = iterator(corpus)
+    assert (batches.first_batch, len(batches), batches.next_epoch_idx) == ("DUMMY", 12, 1)
+    assert batches.source.asked == []
+    first = batches.next_epoch_itr()
+    assert batches.source.asked == [1]
+    for _ in first:
+        pass
+    assert batches.end_of_epoch() and batches.next_epoch_idx == 2
+    batches.state_dict()
+    # what fairseq does after the last epoch: another iterator, which is never started
+    after = GroupEpochIterator(batches.dataset, batches.source, epoch=2)
+    assert (after.first_batch, len(after), after.next_epoch_idx) == ("DUMMY", 12, 2)
+    assert batches.source.asked == [1]
+
+
+def test_another_list_of_videos_is_refused(corpus: VideoTextCorpus, tiny_data: Path) -> None:
+    stopped = iterator(corpus)
+    next(stopped.next_epoch_itr())
+    changed = VideoTextCorpus.open(tiny_data / "howto100m" / "shards", corpus.video_ids[::-1])
+    message = (
+        rf"another list of training videos \({fingerprint(corpus.video_ids)}, now {fingerprint(changed.video_ids)}\)"
+    )
+    with pytest.raises(ValueError, match=message + r".*checkpoint\.reset_dataloader=true"):
+        iterator(changed).load_state_dict(stopped.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (3, r"12 groups of 2 videos; now an epoch has 8 groups of 3: restore task\.videos_per_batch"),
+        (1, "12 groups of 2 videos; now an epoch has 24 groups of 1"),
+    ],
+)
+def test_another_size_of_groups_is_refused(corpus: VideoTextCorpus, size: int, message: str) -> None:
+    stopped = iterator(corpus)
+    next(stopped.next_epoch_itr())
+    with pytest.raises(ValueError, match=message):
+        iterator(corpus, size).load_state_dict(stopped.state_dict())
+
+
+def test_another_size_of_as_many_groups_is_refused(corpus: VideoTextCorpus) -> None:
+    stopped = iterator(corpus, 9)  # 24 videos: 2 groups of 9, and 2 of 10
+    next(stopped.next_epoch_itr())
+    with pytest.raises(ValueError, match="2 groups of 9 videos; now an epoch has 2 groups of 10"):
+        iterator(corpus, 10).load_state_dict(stopped.state_dict())
+
+
+def test_too_few_groups_for_the_processes(corpus: VideoTextCorpus) -> None:
+    with pytest.raises(ValueError, match=r"has 12 groups .*; 4 processes with dataset\.batch_size=4 groups need 16"):
+        iterator(corpus, num_shards=4, groups_per_batch=4)
+
+
+def test_fingerprints_tell_lists_apart() -> None:
+    lists = (["a", "b"], ["b", "a"], ["a"], ["ab"], ["a", "b", "c"])
+    assert len({fingerprint(video_ids) for video_ids in lists}) == len(lists)
