@@ -37,10 +37,12 @@ def write_bert(folder: Path, base: bool) -> None:
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS)) + "\n")
     BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    size = (
-        {} if base else {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "num_hidden_layers": 6}
-    )
-    BertModel(BertConfig(vocab_size=30522, **size), add_pooling_layer=False).save_pretrained(folder)
+    config = BertConfig(vocab_size=30522)
+    if not base:
+        config = BertConfig(
+            vocab_size=30522, hidden_size=32, num_attention_heads=2, intermediate_size=64, num_hidden_layers=6
+        )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
 
 
 def write_coin(folder: Path, videos: int, labels: int, rng: np.random.Generator) -> None:

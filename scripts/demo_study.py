@@ -134,7 +134,8 @@ def main() -> None:
     def runs_of(seed: int) -> list[dict]:
         records = []
         for arm in args.arms:  # one after the other: the first writes the seed's world
-            records.append(run(args.out, arm, seed, args.family_cue, args.benchmarks, args.set))
+            benchmarks = args.benchmarks if arm == args.arms[0] else ["youcook2"]
+            records.append(run(args.out, arm, seed, args.family_cue, benchmarks, args.set))
             bar.update()
         return records
 

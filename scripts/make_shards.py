@@ -52,6 +52,10 @@ PAPER = {"minutes a video": 6.5, "captions a video": 110, "pieces a second": 2.4
 """HowTo100M's as prepared for the paper (arXiv:2109.14084, section 5.1)."""
 
 
+Sums = Counter[str]
+"""Of a shard or a split: `videos`, `seconds`, `captions`, `pieces`, and of the seconds those `covered` (a float)."""
+
+
 class Video(NamedTuple):
     """A video as `ShardWriter.add` takes it."""
 
@@ -137,7 +141,10 @@ def first_width(folder: Path) -> int:
     path = next(folder.glob("*.npy"), None)
     if path is None:
         raise FileNotFoundError(f"{folder}: no <video id>.npy in it. scripts/extract_features.py makes them.")
-    return np.load(path, mmap_mode="r", allow_pickle=False).shape[-1]
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False).shape[-1]
+    except (ValueError, EOFError, IndexError) as error:
+        raise ValueError(f"{path} is no array of features ({error}): extract this video again") from error
 
 
 @cache
@@ -228,7 +235,7 @@ def plan_from_mmpt(options: argparse.Namespace) -> Plan:
 
     Raises:
         FileNotFoundError: there are no such shards, or a file is missing.
-        ValueError: a file is damaged, or there is a split other than train and val.
+        ValueError: a file is damaged, there is a split other than train and val, or one of these has no video.
     """
     folder = options.from_mmpt
     if not folder.is_dir():
@@ -251,6 +258,9 @@ def plan_from_mmpt(options: argparse.Namespace) -> Plan:
             name, width = f"{split}_{int(number):05d}", shard.features.data.shape[1]
             read = partial(read_mmpt_videos, folder, position, kept)
             plan.shards.append(PlannedShard(options.out / "shards", name, video_ids, shard.source, width, read))
+    for split, video_ids in plan.splits.items():
+        if not video_ids:
+            raise ValueError(f"{folder}: split {split} has no video with features and captions.")
     return plan
 
 
@@ -278,7 +288,7 @@ def read_mmpt_videos(folder: Path, position: int, videos: Sequence[int]) -> Iter
 # ---------------------------------------------------------------------------------------------------------- writing
 
 
-def make_shard(planned: PlannedShard) -> Counter[str]:
+def make_shard(planned: PlannedShard) -> Sums:
     """Writes a shard unless it is there; returns its statistics.
 
     Raises:
@@ -304,9 +314,9 @@ def make_shard(planned: PlannedShard) -> Counter[str]:
     return shard_statistics(shard)
 
 
-def shard_statistics(shard: Shard) -> Counter[str]:
-    """Sums over a shard's videos: `videos`, `seconds`, `captions`, `pieces`, and of the seconds those `covered`."""
-    statistics = Counter(videos=len(shard.video_ids))
+def shard_statistics(shard: Shard) -> Sums:
+    """Sums over a shard's videos."""
+    statistics: Sums = Counter(videos=len(shard.video_ids))
     for video in range(len(shard.video_ids)):
         seconds = len(shard.features[video])
         statistics["seconds"] += seconds
@@ -328,13 +338,13 @@ def covered_seconds(times: np.ndarray, seconds: int) -> float:
     return float(np.maximum(ends - np.maximum(starts, reached[:-1]), 0).sum())
 
 
-def make_all(plan: Plan, workers: int) -> dict[str, Counter[str]]:
+def make_all(plan: Plan, workers: int) -> dict[str, Sums]:
     """Writes all planned shards, in this process or in several; returns the splits' statistics.
 
     Raises:
         ValueError: see `make_shard`; or a worker process died.
     """
-    statistics: dict[str, Counter[str]] = {split: Counter() for split in plan.splits}
+    statistics: dict[str, Sums] = {split: Counter() for split in plan.splits}
     with tqdm(total=sum(len(shard.video_ids) for shard in plan.shards), desc="shards", unit="video") as bar:
         for planned, own in run_all(plan.shards, workers):
             statistics[planned.name.rpartition("_")[0]].update(own)
@@ -342,14 +352,14 @@ def make_all(plan: Plan, workers: int) -> dict[str, Counter[str]]:
     return statistics
 
 
-def run_all(shards: Sequence[PlannedShard], workers: int) -> Iterator[tuple[PlannedShard, Counter[str]]]:
+def run_all(shards: Sequence[PlannedShard], workers: int) -> Iterator[tuple[PlannedShard, Sums]]:
     """`make_shard` of each, as they are finished. Workers are forked, so that they share what was read before."""
     if workers == 1:
         for planned in shards:
             yield planned, make_shard(planned)
         return
     with ProcessPoolExecutor(workers, get_context("fork")) as pool:
-        futures: dict[Future[Counter[str]], PlannedShard] = {pool.submit(make_shard, shard): shard for shard in shards}
+        futures: dict[Future[Sums], PlannedShard] = {pool.submit(make_shard, shard): shard for shard in shards}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -393,7 +403,7 @@ def write_list(path: Path, video_ids: Iterable[str]) -> None:
 # ------------------------------------------------------------------------------------------------------ the results
 
 
-def summarize(statistics: Mapping[str, Counter[str]]) -> dict[str, dict[str, float]]:
+def summarize(statistics: Mapping[str, Sums]) -> dict[str, dict[str, float]]:
     """The statistics of each split in the paper's terms, with the paper's own.
 
     `coverage` is the share of the videos' time that lies within a caption.
@@ -425,7 +435,9 @@ def make(options: argparse.Namespace) -> None:
     check_neighbours(plan)
     write_list(options.out / "missing_features.txt", plan.missing_features)
     write_list(options.out / "missing_captions.txt", plan.missing_captions)
-    print(f"{len(plan.missing_features)} videos lack features, {len(plan.missing_captions)} captions: see {options.out}")
+    print(
+        f"{len(plan.missing_features)} videos lack features, {len(plan.missing_captions)} captions: see {options.out}"
+    )
     summary = summarize(make_all(plan, options.workers))
     write_text(options.out / "statistics.json", json.dumps(summary, indent=1) + "\n")
     for split, name in LISTS.items():  # last: who sees a list sees all of its shards
@@ -474,6 +486,8 @@ def verify(out: Path, workers: int) -> list[str]:
         if shared:
             problems.append(f"{out}: {len(shared)} videos are in two lists, the first is {shared[0]}")
         listed |= dict.fromkeys(video_ids, name)
+    if not any(shard.checksums for shard in shards):
+        logger.warning("%s: MMPT's format keeps no checksums; sizes and counts were checked", out / "shards")
     print(f"{len(shards)} shards, {sum(shard.nbytes for shard in shards) / 2**30:.2f} GiB, {len(problems)} problems")
     return problems
 
@@ -498,9 +512,10 @@ def parse(arguments: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
     options = parser.parse_args(arguments)
     if not options.verify and not options.from_mmpt and not (options.features and options.captions):
         parser.error("--features and --captions are needed (or --from-mmpt, or --verify)")
-    for name in ("videos_per_shard", "workers"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} is {getattr(options, name)}, must be at least 1")
+    for name in ("val", "videos_per_shard", "workers"):
+        number = getattr(options, name)
+        if number is not None and number < 1:
+            parser.error(f"--{name.replace('_', '-')} is {number}, must be at least 1")
     return parser, options
 
 
@@ -510,14 +525,13 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         if options.verify:
-            problems = verify(options.out, options.workers)
+            if problems := verify(options.out, options.workers):
+                parser.exit(1, "\n".join([f"{parser.prog}: damaged:", *problems]) + "\n")
         else:
             options.out.mkdir(parents=True, exist_ok=True)
-            problems = make(options) or []
-    except (FileNotFoundError, ValueError) as error:
+            make(options)
+    except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
-    if problems:
-        parser.exit(1, "\n".join([f"{parser.prog}: damaged:", *problems]) + "\n")
 
 
 if __name__ == "__main__":

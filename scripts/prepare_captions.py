@@ -22,7 +22,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -72,7 +72,9 @@ class Part:
     """Some videos and the file that their captions go to; `malformed` counts those that could not be used."""
 
     path: Path
-    videos: list[tuple[str, Lines]] | list[tuple[str, list[TimedText]]]
+    video_ids: list[str]
+    lines: list[Lines]  # of each video; or, in the original's rule,
+    deduplicated: list[list[TimedText]]  # its captions
     malformed: int
 
 
@@ -103,20 +105,19 @@ def load_tokenize(bert: str, special_words_are_text: bool) -> Tokenize:
 def make_part(job: Job, part: Part) -> None:
     """Prepares the captions of a part's videos and writes them."""
     tokenize = load_tokenize(job.bert, not job.compat)
-    video_ids = [video_id for video_id, _ in part.videos]
     counts = Counter(malformed_videos=part.malformed)
     captions: list[list[Caption]]
     if job.compat:
-        captions = original_encode_captions([own for _, own in part.videos], tokenize)
+        captions = original_encode_captions(part.deduplicated, tokenize)
     else:
         texts = []
-        for _, lines in part.videos:
+        for lines in part.lines:
             usable, own_counts = clean_lines(*lines)
             texts.append(deduplicate(usable))
             counts.update(own_counts)
         captions, own_counts = encode_captions(texts, tokenize, job.max_pieces)
         counts.update(own_counts)
-    write_captions(part.path, zip(video_ids, captions), settings=job.settings, counts=+counts)
+    write_captions(part.path, zip(part.video_ids, captions), settings=job.settings, counts=+counts)
 
 
 def run_parts(job: Job, parts: Iterator[Part], workers: int) -> None:
@@ -160,15 +161,16 @@ def checked_lines(video_id: str, record: Any, numbers: bool) -> Lines | None:
         record: what the file says of the video.
         numbers: also every start and end must be a number.
     """
-    lines = tuple(record.get(name) for name in ("start", "end", "text")) if isinstance(record, dict) else ()
-    if not lines or not all(isinstance(values, list) for values in lines):
-        problem = "no lists 'start', 'end' and 'text'"
-    elif len({len(values) for values in lines}) > 1:
-        problem = f"{len(lines[0])} starts, {len(lines[1])} ends and {len(lines[2])} texts"
-    elif numbers and not all(isinstance(time, (int, float)) for time in lines[0] + lines[1]):
-        problem = "a time is not a number"
-    else:
-        return lines
+    match record:
+        case {"start": list(starts), "end": list(ends), "text": list(texts)}:
+            if not len(starts) == len(ends) == len(texts):
+                problem = f"{len(starts)} starts, {len(ends)} ends and {len(texts)} texts"
+            elif numbers and not all(isinstance(second, (int, float)) for second in starts + ends):
+                problem = "a time is not a number"
+            else:
+                return starts, ends, texts
+        case _:
+            problem = "no lists 'start', 'end' and 'text'"
     logger.warning("video %s is malformed and left out: %s", video_id, problem)
     return None
 
@@ -186,14 +188,13 @@ def split_into_parts(raw: Path, folder: Path, videos_per_part: int, rng: random.
         videos = read_raw_captions(file)
         number = 0
         while batch := list(islice(videos, videos_per_part)):
-            usable: list[Any] = []
-            for video_id, record in batch:
-                lines = checked_lines(video_id, record, numbers=rng is not None)
-                if lines:
-                    usable.append((video_id, lines if rng is None else original_deduplicate(*lines, rng)))
+            checked = {video_id: checked_lines(video_id, record, rng is not None) for video_id, record in batch}
+            usable = {video_id: lines for video_id, lines in checked.items() if lines}
+            deduplicated = [original_deduplicate(*lines, rng) for lines in usable.values()] if rng else []
             path = part_path(folder, number)
             if not path.exists():
-                yield Part(path, usable, len(batch) - len(usable))
+                lines = [] if rng else list(usable.values())
+                yield Part(path, list(usable), lines, deduplicated, len(batch) - len(usable))
             bar.update(file.tell() - bar.n)
             number += 1
 
@@ -329,7 +330,7 @@ def main(arguments: list[str] | None = None) -> None:
     began = time.monotonic()
     try:
         counts = prepare(options)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     for name, number in counts.items():
         print(f"{name:>24} {number:>14,}")

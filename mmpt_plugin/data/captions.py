@@ -40,7 +40,9 @@ class Caption(NamedTuple):
     tokens: list[int]
 
 
-def clean_lines(starts: Sequence[Any], ends: Sequence[Any], texts: Sequence[Any]) -> tuple[list[TimedText], Counter[str]]:
+def clean_lines(
+    starts: Sequence[Any], ends: Sequence[Any], texts: Sequence[Any]
+) -> tuple[list[TimedText], Counter[str]]:
     """The usable lines of one video, in their order, and how many were not.
 
     Args:
@@ -163,7 +165,8 @@ def split_caption(caption: TimedText, sizes: Sequence[int], limit: int) -> list[
         return caption.start * (1 - share) + caption.end * share  # exactly the ends at 0 and 1
 
     return [
-        TimedText(time_at(first), time_at(last), " ".join(words[first:last])) for first, last in split_evenly(sizes, limit)
+        TimedText(time_at(first), time_at(last), " ".join(words[first:last]))
+        for first, last in split_evenly(sizes, limit)
     ]
 
 

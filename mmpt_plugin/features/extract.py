@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mmpt_plugin.features.manifest import FeatureSettings, VideoRecord, append_record, update_failures, write_settings
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig, load_network
@@ -108,7 +109,7 @@ def run(job: Job, videos: Mapping[str, Path], runner: Runner) -> Summary:
     todo = {video_id: path for video_id, path in videos.items() if not is_done(job.out, video_id, network.feature_size)}
     summary = Summary(done_before=len(videos) - len(todo))
     reported: set[str] = set()
-    with tqdm(total=len(todo), unit="video", desc="features", smoothing=0.05) as progress:
+    with logging_redirect_tqdm(), tqdm(total=len(todo), unit="video", desc="features", smoothing=0.05) as progress:
         for outcome in runner(job, todo):
             reported.add(outcome.video_id)
             if outcome.failure is not None:

@@ -73,7 +73,7 @@ class VideoBlocks:
                     block = np.zeros_like(block)
                     filled = 0
         except av.error.FFmpegError as error:
-            raise VideoError(f"{self.path}: ffmpeg cannot process it ({error})") from error
+            raise VideoError(f"{self.path}: ffmpeg cannot read it as video ({error.strerror})") from error
         if filled:
             yield block
         if not self.frames:
@@ -86,8 +86,8 @@ class VideoBlocks:
         with av.open(str(self.path), metadata_errors="replace") as container:
             stream = _video_stream(container)
             if stream is None:
-                kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-                raise VideoError(f"{self.path}: no video stream, only {kinds}")
+                kinds = ", ".join(sorted({s.type for s in container.streams})) or "none at all"
+                raise VideoError(f"{self.path}: no video stream (its streams: {kinds})")
             stream.thread_type = "AUTO"
             stream.thread_count = self.threads
             self.declared_seconds = _declared_seconds(container, stream)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -43,7 +45,7 @@ def load_tokenizer(bert: str) -> PreTrainedTokenizerBase:
     """The folder's tokenizer.
 
     Raises:
-        ValueError: if there is none, or it lacks [CLS], [SEP] or [PAD].
+        ValueError: if there is none, or it has no words, or lacks [CLS], [SEP] or [PAD].
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(bert)
@@ -53,6 +55,8 @@ def load_tokenizer(bert: str) -> PreTrainedTokenizerBase:
         ) from error
     if None in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id):
         raise ValueError(f"model.bert: the tokenizer at {bert!r} must have [CLS], [SEP] and [PAD] tokens")
+    if len(tokenizer) == len(tokenizer.all_special_ids):  # what a folder with config.json alone gives, without an error
+        raise ValueError(f"model.bert: no vocabulary at {bert!r}; a BERT folder needs vocab.txt or tokenizer.json")
     return tokenizer
 
 
@@ -80,14 +84,14 @@ def initialise_text(transformer: PreTrainedModel, bert: str) -> None:
     """Copy the folder's weights into `transformer`.
 
     Raises:
-        ValueError: if the folder has no weights, or lacks some of them.
+        ValueError: if the folder has no weights, lacks some of them, or they are damaged or unsafe to load.
     """
     try:
         source, info = AutoModel.from_pretrained(bert, add_pooling_layer=False, output_loading_info=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"model.bert: no weights at {bert!r} (model.safetensors or pytorch_model.bin) to start from "
-            f"({_first_line(error)})"
+            f"model.bert: no weights at {bert!r} (model.safetensors or pytorch_model.bin) that can be loaded to start "
+            f"from ({_first_line(error)})"
         ) from error
     if info["missing_keys"]:
         raise ValueError(f"model.bert: the weights at {bert!r} lack {sorted(info['missing_keys'])}")

