@@ -159,6 +159,7 @@ def check_benchmark(name: str, data: Path, trained_on: Mapping[str, Any] | None,
     if absent:
         report.next_steps.append(f"get {', '.join(absent)} into {folder}")
         return report
+    report.facts.append("official files: " + ", ".join(official.files))
     try:
         items = official.videos(folder)
         if not items:
@@ -350,7 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help="read all features and compare all checksums")
     parser.add_argument("--all", action="store_true", help="show all missing videos, not only the first five")
     options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.ERROR)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.ERROR, force=True)
     if not options.data.is_dir():
         parser.exit(1, f"{parser.prog}: {options.data}: no such folder\n")
     show = sys.maxsize if options.all else 5

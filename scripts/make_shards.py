@@ -53,7 +53,7 @@ PAPER = {"minutes a video": 6.5, "captions a video": 110, "pieces a second": 2.4
 
 
 Sums = Counter[str]
-"""Of a shard or a split: `videos`, `seconds`, `captions`, `pieces`, and of the seconds those `covered` (a float)."""
+"""Of a shard or a split: `videos`, `seconds`, `captions`, `pieces`, and `covered_ms` of the time."""
 
 
 class Video(NamedTuple):
@@ -322,7 +322,7 @@ def shard_statistics(shard: Shard) -> Sums:
         statistics["seconds"] += seconds
         statistics["captions"] += len(shard.caption_times[video])
         statistics["pieces"] += int(shard.token_counts(video).sum())
-        statistics["covered"] += covered_seconds(shard.caption_times[video], seconds)
+        statistics["covered_ms"] += round(1000 * covered_seconds(shard.caption_times[video], seconds))
     return statistics
 
 
@@ -416,7 +416,7 @@ def summarize(statistics: Mapping[str, Sums]) -> dict[str, dict[str, float]]:
             "minutes a video": round(sums["seconds"] / videos / 60, 2),
             "captions a video": round(sums["captions"] / videos, 1),
             "pieces a second": round(sums["pieces"] / seconds, 2),
-            "coverage": round(sums["covered"] / seconds, 3),
+            "coverage": round(sums["covered_ms"] / 1000 / seconds, 3),
         }
     return {**summary, "paper": PAPER}
 
@@ -522,7 +522,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
 def main(arguments: list[str] | None = None) -> None:
     """Reads the command line and makes or verifies shards."""
     parser, options = parse(arguments)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, force=True)
     try:
         if options.verify:
             if problems := verify(options.out, options.workers):

@@ -27,7 +27,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -53,6 +52,9 @@ logger = logging.getLogger(__name__)
 
 QUEUED_PARTS = 2
 """Parts that wait for a free worker. Each holds its videos' text in memory."""
+
+TASK_RETRIES = 3
+"""How often Ray repeats a part whose worker died."""
 
 Lines = tuple[list[Any], list[Any], list[Any]]  # starts, ends, texts
 
@@ -81,14 +83,23 @@ class Part:
 # -------------------------------------------------------------------------------------------------------- one worker
 
 
-@cache
+_tokenizers: dict[tuple[str, bool], Tokenize] = {}  # a dict, as Ray cannot send functools.cache to its workers
+
+
 def load_tokenize(bert: str, special_words_are_text: bool) -> Tokenize:
-    """The model's tokenizer as a function; loaded once a process.
+    """The model's tokenizer as a function; made once a process.
 
     Args:
         bert: folder or hub name.
         special_words_are_text: whether "[SEP]" in a caption is a word like others, not the special token.
     """
+    key = (bert, special_words_are_text)
+    if key not in _tokenizers:
+        _tokenizers[key] = _make_tokenize(*key)
+    return _tokenizers[key]
+
+
+def _make_tokenize(bert: str, special_words_are_text: bool) -> Tokenize:
     from mmpt_plugin.models.bert import load_tokenizer  # imports torch
 
     tokenizer = load_tokenizer(bert)
@@ -148,6 +159,43 @@ def run_parts(job: Job, parts: Iterator[Part], workers: int) -> None:
             "a worker process died (killed, or out of memory). Finished parts are kept: run the same command again, "
             "with fewer --workers if memory was short."
         ) from error
+
+
+def run_parts_on_ray(job: Job, parts: Iterator[Part], address: str, workers: int) -> None:
+    """Makes all parts as tasks of a Ray cluster, which repeats those of a worker that died; few parts wait at a time.
+
+    Args:
+        job: what every task must know.
+        parts: what to make; their folder has to be reachable under the same path on all machines.
+        address: of a running cluster, or "local" for one on this machine that lives as long as the run.
+        workers: of the local cluster.
+
+    Raises:
+        ValueError: Ray is not installed, or a part's worker died again and again.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("--ray needs the package ray: pip install 'mmpt_plugin[ray]'") from error
+    local = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+    ray.init(address=address, log_to_driver=False, **local)
+    try:
+        task = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(make_part)
+        shared_job = ray.put(job)
+        running: list[Any] = []
+        for part in parts:
+            running.append(task.remote(shared_job, part))
+            if len(running) >= ray.cluster_resources().get("CPU", 1) + QUEUED_PARTS:
+                (done,), running = ray.wait(running)
+                ray.get(done)
+        ray.get(running)
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError) as error:
+        raise ValueError(
+            f"the worker of a part died {TASK_RETRIES + 1} times ({error}). Finished parts are kept: run the same "
+            "command again, with more memory for each worker if that was short."
+        ) from error
+    finally:
+        ray.shutdown()
 
 
 # ------------------------------------------------------------------------------------------------------- the raw file
@@ -273,18 +321,22 @@ def prepare(options: argparse.Namespace) -> dict[str, int]:
     """
     if not options.raw.is_file():
         raise FileNotFoundError(f"{options.raw}: missing. HowTo100M's raw_caption.json belongs there.")
+    bert = str(Path(options.bert).absolute()) if Path(options.bert).exists() else options.bert
     settings = describe(options)
     if is_complete(options.out, settings, options.overwrite):
         print(f"{options.out} is there already, made with the same settings")
         return read_header(options.out)["counts"]
-    job = Job(options.bert, options.max_pieces, options.compat, settings)
+    job = Job(bert, options.max_pieces, options.compat, settings)
     fingerprint = hashlib.sha256(json.dumps([settings, options.videos_per_part]).encode()).hexdigest()[:12]
-    folder = options.out.with_name(f".{options.out.name}.{fingerprint}.parts")
+    folder = options.out.absolute().with_name(f".{options.out.name}.{fingerprint}.parts")
     with exclusive(folder):
         parts = split_into_parts(
             options.raw, folder, options.videos_per_part, random.Random(options.seed) if options.compat else None
         )
-        run_parts(job, parts, options.workers)
+        if options.ray:
+            run_parts_on_ray(job, parts, options.ray, options.workers)
+        else:
+            run_parts(job, parts, options.workers)
         counts = merge_captions(sorted(folder.glob("*.jsonl")), options.out)
         shutil.rmtree(folder)
     return counts
@@ -297,6 +349,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
     parser.add_argument("--bert", required=True, help="folder or hub name of the model's tokenizer, as model.bert")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="prepared captions, JSON lines")
     parser.add_argument("--workers", type=positive, default=os.cpu_count(), metavar="N", help="default: %(default)s")
+    parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster; 'local' starts one of --workers here")
     parser.add_argument(
         "--max-pieces", type=positive, default=32, metavar="N", help="captions above are split (default: %(default)s)"
     )
@@ -325,7 +378,7 @@ def positive(text: str) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Reads the command line, prepares the captions, prints what was counted."""
     parser, options = parse(arguments)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, force=True)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a core a worker
     began = time.monotonic()
     try:

@@ -60,13 +60,12 @@ def tiny_model(tiny_bert: Path) -> VideoClipModel:
         return VideoClipModel.build_model(VideoClipConfig(bert=str(tiny_bert), video_layers=2)).eval()
 
 
-@pytest.fixture
-def fairseq_train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+@pytest.fixture(scope="session")
+def fairseq_train() -> Callable[..., None]:
     """`fairseq-hydra-train` in this process: call it with a configuration's name and overrides."""
 
     def run(config_name: str, *overrides: object) -> None:
-        for name in ("best", "last_epoch"):  # fairseq keeps these from one run of a process to the next
-            monkeypatch.delattr(checkpoint_utils.save_checkpoint, name, raising=False)
+        checkpoint_utils.save_checkpoint.__dict__.clear()  # fairseq keeps the best loss there from one run to the next
         hydra_init(config_name)
         local = [f"common.user_dir={REPOSITORY / 'mmpt_plugin'}", "common.reset_logging=false", "common.cpu=true"]
         with initialize_config_dir(str(REPOSITORY / "projects" / "videoclip"), version_base="1.1"):
@@ -116,7 +115,7 @@ TINY_PRETRAINING = (  # batches of 4 videos x 2 clips: 6 updates an epoch
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def pretrain(fairseq_train: Callable[..., None], tiny_data: Path, tiny_bert: Path) -> Callable[..., None]:
     """Pre-training of the tiny BERT on the tiny data: call it with a save_dir and further overrides."""
 
@@ -125,6 +124,14 @@ def pretrain(fairseq_train: Callable[..., None], tiny_data: Path, tiny_bert: Pat
         fairseq_train("pretrain", *TINY_PRETRAINING, *own, *overrides)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(pretrain: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of ours, of two updates."""
+    folder = tmp_path_factory.mktemp("pretrained") / "run"
+    pretrain(folder, "optimization.max_update=2")
+    return folder / "checkpoint_last.pt"
 
 
 @pytest.fixture
@@ -141,8 +148,3 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(contrastive, "symmetric_info_nce", recording)
     return seen
-
-
-def saved(path: Path) -> dict:
-    """The content of a checkpoint, by torch's safe loading."""
-    return torch.load(path, weights_only=True)

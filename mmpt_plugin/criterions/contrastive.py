@@ -94,11 +94,12 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
         output = model(**sample["net_input"])
         # in float32 whatever the model's precision: dot products of unnormalised embeddings are large
         video, text = output["video_embeddings"].float(), output["text_embeddings"].float()
-        if self.gather:
+        gather = self.gather and self.training  # validation's batches differ in size, and its loss not by processes
+        if gather:
             video, text = gather_rows(video), gather_rows(text)
         loss = symmetric_info_nce(video, text, self.temperature)
         text_to_video, video_to_text = in_batch_accuracy(video, text)
-        processes = torch.distributed.get_world_size() if self.gather else 1
+        processes = torch.distributed.get_world_size() if gather else 1
         logging_output = {
             "loss": loss.detach() * sample["nsentences"],
             "text_to_video": text_to_video / processes,  # each process ranks the rows of all

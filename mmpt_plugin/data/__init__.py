@@ -1,1 +1,1 @@
-"""From files on disk to batches: shards, corpora, clip sampling, the layout of a batch. Nothing here imports torch."""
+"""From files to batches. Of these modules only those that make batches know torch: pairs, pretraining_dataset, epoch_iterator."""

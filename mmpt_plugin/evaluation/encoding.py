@@ -31,9 +31,9 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_piece
 
 
 def batches_by_length(lengths: NDArray[np.integer], batch_size: int) -> list[NDArray[np.int64]]:
-    """Indexes in batches of at most batch_size, longest first, so that a batch's lengths are alike."""
+    """Indexes in batches of nearly equal size, at most batch_size, longest first: a batch's lengths are alike."""
     order = np.argsort(-lengths, kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return np.array_split(order, -(-len(order) // batch_size)) if len(order) else []
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,10 @@ def check_feature_settings(folder: str | Path, expected: FeatureSettings | Mappi
 
 def append_record(folder: Path, record: VideoRecord) -> None:
     """Adds a line to the list of outputs."""
-    with locked(folder), (folder / RECORDS).open("a") as file:
-        file.write(json.dumps(dataclasses.asdict(record)) + "\n")
+    with locked(folder), (folder / RECORDS).open("a+b") as file:
+        file.seek(max(file.tell() - 1, 0))
+        cut_off = file.read(1) not in (b"", b"\n")  # by a crash in the middle of a line
+        file.write(b"\n" * cut_off + json.dumps(dataclasses.asdict(record)).encode() + b"\n")
 
 
 def read_records(folder: str | Path) -> dict[str, dict[str, Any]]:

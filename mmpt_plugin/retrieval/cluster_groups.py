@@ -33,6 +33,7 @@ class RetrievalSettings:
     index: str = "flat"
     min_recall: float = 0.95
     num_centroids: int | None = None
+    max_nprobe: int | None = None
 
 
 class ClusterGroups:
@@ -108,6 +109,7 @@ class ClusterGroups:
                 min_recall=settings.min_recall,
                 recall_at=settings.num_neighbors,
                 num_centroids=settings.num_centroids,
+                max_nprobe=settings.max_nprobe,
                 seed=self.seed,
                 names=corpus.video_ids,
             )

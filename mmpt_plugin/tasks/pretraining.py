@@ -55,6 +55,9 @@ class RetrievalConfig(FairseqDataclass):
     )
     min_recall: float = field(default=0.95, metadata={"help": "recall of num_neighbors that ivf must reach"})
     num_centroids: Optional[int] = field(default=None, metadata={"help": "lists of ivf; null: by the number of videos"})
+    max_nprobe: Optional[int] = field(
+        default=None, metadata={"help": "most lists of ivf that a search may take; null: as many as min_recall needs"}
+    )
 
 
 @dataclass
@@ -161,6 +164,7 @@ class VideoClipPretrainingTask(FairseqTask):
             index=str(retrieval.index),
             min_recall=retrieval.min_recall,
             num_centroids=retrieval.num_centroids,
+            max_nprobe=retrieval.max_nprobe,
         )
         dataset = PretrainingDataset(corpus, clips, self.special, self.cfg.seed, stream=RETRIEVAL_STREAM)
         return ClusterGroups(self.model, dataset, k, settings, self.cfg.seed, self.cfg.num_workers)

@@ -32,6 +32,14 @@ from mmpt_plugin.models.videoclip import VideoClipModel, checkpoint_config
 logger = logging.getLogger(__name__)
 
 
+def silence(record: logging.LogRecord) -> bool:
+    """A filter that lets nothing through: on fairseq's loggers, it makes the table of results the end of the log."""
+    return False
+
+
+LOGGERS_AFTER_RESULTS = ("fairseq_cli.train", "train", "test")
+
+
 @dataclass
 class VideoClipZeroShotConfig(FairseqDataclass):
     """Which benchmark, from which files, to which place."""
@@ -65,6 +73,8 @@ class VideoClipZeroShotTask(FairseqTask):
 
     def __init__(self, cfg: VideoClipZeroShotConfig) -> None:
         super().__init__(cfg)
+        for name in LOGGERS_AFTER_RESULTS:
+            logging.getLogger(name).removeFilter(silence)
         self.checkpoint = Path(cfg.checkpoint)
         content = read_checkpoint(self.checkpoint)
         self.model_config = checkpoint_config(self.checkpoint, content, cfg.bert)
@@ -140,6 +150,8 @@ class VideoClipZeroShotTask(FairseqTask):
         """Gather what all processes encoded; the first scores it and writes the results."""
         batches = gather_to_first(self.encoded)
         self.encoded = []
+        for name in LOGGERS_AFTER_RESULTS:
+            logging.getLogger(name).addFilter(silence)
         if batches is None:
             return
         scores = self.benchmark.score(assemble(self.plan, batches, self.benchmark.needs_padding))

@@ -115,7 +115,7 @@ class FixedEmbeddings(torch.nn.Module):
 
 
 def logged(video: torch.Tensor, text: torch.Tensor, temperature: float = 1.0) -> tuple[torch.Tensor, int, dict]:
-    criterion = VideoTextContrastiveCriterion(SimpleNamespace(), temperature)
+    criterion = VideoTextContrastiveCriterion(SimpleNamespace(), temperature, gather=False)
     return criterion(FixedEmbeddings(video, text), {"net_input": {}, "nsentences": len(video), "ntokens": 7})
 
 

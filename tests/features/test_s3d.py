@@ -123,7 +123,7 @@ def test_text_half_is_passed_over_and_everything_else_is_strict():
     model.load_state_dict({**state, "text_module.fc1.bias": torch.zeros(2048)})
     with pytest.raises(RuntimeError, match="fc2"):
         model.load_state_dict({**state, "fc2.bias": torch.zeros(2)})
-    with pytest.raises(RuntimeError, match="fc.bias"):
+    with pytest.raises(RuntimeError, match=r"fc\.bias"):
         model.load_state_dict({name: value for name, value in state.items() if name != "fc.bias"})
 
 

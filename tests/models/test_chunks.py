@@ -19,7 +19,10 @@ def gradients(model, inputs, chunk_pairs: int, seed: int = 0) -> tuple[float, li
 @pytest.fixture
 def inputs():
     generator = torch.Generator().manual_seed(0)
-    seconds, tokens = torch.tensor([[3], [8], [1], [0], [5], [7], [2]]), torch.tensor([[9], [2], [5], [4], [3], [8], [6]])
+    seconds, tokens = (
+        torch.tensor([[3], [8], [1], [0], [5], [7], [2]]),
+        torch.tensor([[9], [2], [5], [4], [3], [8], [6]]),
+    )
     return {
         "video_features": torch.randn(7, 8, 512, generator=generator),
         "video_mask": torch.arange(8) < seconds,
