@@ -103,7 +103,7 @@ def _line(content: Mapping[str, Any]) -> bytes:
 
 
 def _header(settings: Mapping[str, Any], counts: Mapping[str, int]) -> bytes:
-    return _line({"format": FORMAT, "version": VERSION, "settings": settings, "counts": dict(counts)})
+    return _line({"format": FORMAT, "version": VERSION, "settings": settings, "counts": dict(sorted(counts.items()))})
 
 
 def write_captions(

@@ -122,8 +122,11 @@ def _load_transformers(folder: str, config: NetworkConfig) -> FeatureNetwork:
         raise ValueError(
             f"--network hf:<folder> names the model's folder and takes no --checkpoint, got {config.network}"
         )
-    preprocessing = FramePreprocessing.from_file(str(cached_file(folder, "preprocessor_config.json")))
-    model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+    try:
+        preprocessing = FramePreprocessing.from_file(str(cached_file(folder, "preprocessor_config.json")))
+        model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+    except OSError as error:
+        raise ValueError(f"--network hf:{folder}: {error}") from error
     missing = set(info["missing_keys"])
     if missing and all(name.startswith("pooler.") for name in missing):
         model.pooler = None  # trained without one, and a random one would be another at every start

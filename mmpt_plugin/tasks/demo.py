@@ -25,15 +25,19 @@ class VideoClipDemoTask(VideoClipPretrainingTask):
     """Writes its corpus and its BERT to `task.data` on the first run, then pre-trains."""
 
     @classmethod
-    def setup_task(cls, cfg: VideoClipDemoConfig, **kwargs: Any) -> "VideoClipDemoTask":
-        """Called by fairseq.
+    def setup_task(  # type: ignore[override]
+        cls, cfg: VideoClipDemoConfig, from_checkpoint: bool = False, **kwargs: Any
+    ) -> "VideoClipDemoTask":
+        """Called by fairseq; `from_checkpoint` tells that only a model is wanted, for which nothing is written.
 
         Raises:
             ValueError: if `task.data` holds another world.
         """
+        if from_checkpoint:
+            return cls(cfg)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if not distributed or torch.distributed.get_rank() == 0:
             write_demo_corpus(Path(cfg.data), DemoWorld(seed=cfg.world_seed, family_cue=cfg.family_cue))
         if distributed:
             torch.distributed.barrier()
-        return cls(cfg, **kwargs)
+        return cls(cfg)

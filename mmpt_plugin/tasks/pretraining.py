@@ -112,6 +112,11 @@ class VideoClipPretrainingTask(FairseqTask):
         self.special = SpecialTokens(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
         self.source: GroupSource | None = None
 
+    @classmethod
+    def setup_task(cls, cfg: VideoClipPretrainingConfig, **kwargs: Any) -> "VideoClipPretrainingTask":
+        """Called by fairseq; `from_checkpoint` in `kwargs` tells that only a model is wanted, which changes nothing."""
+        return cls(cfg)
+
     def open_corpus(self, split: str) -> VideoTextCorpus:
         """The videos of `train` or `valid`."""
         folder = Path(self.cfg.data) / "howto100m"

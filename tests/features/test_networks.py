@@ -184,5 +184,5 @@ def test_bad_settings(config, message):
 def test_missing_weights_and_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.pth"):
         load_network(NetworkConfig("s3d", tmp_path / "a.pth"))
-    with pytest.raises(OSError, match="none"):
+    with pytest.raises(ValueError, match="none"):
         load_network(NetworkConfig(f"hf:{tmp_path / 'none'}"))
