@@ -38,7 +38,7 @@ GROUP_SIZE = 100
 BRUTE_FORCE_QUERIES = 50
 
 # Seconds grow with the number n of videos to these powers. n / 32 videos are queries: a flat search compares each with
-# all n, an IVF search with a few lists of sqrt(n) / 2 videos, and to fill those takes n comparisons with 2 sqrt(n) means.
+# all n, an IVF search with a few lists of sqrt(n) videos, and to fill those takes n comparisons with sqrt(n) centroids.
 EXPONENTS = {
     "flat": {"index": 1.0, "search": 2.0, "clusters": 1.0, "statistics": 1.0},
     "ivf": {"index": 1.5, "search": 1.5, "clusters": 1.0, "statistics": 1.0},
@@ -98,6 +98,24 @@ def measure_search(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def refresh_clusters(
+    vectors: NDArray[np.float32], num_clusters: int, searched: NDArray[np.int64], kind: str, rng: np.random.Generator
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Forms one epoch's clusters; returns the seconds of each part and what the index says of itself."""
+    times = [time.perf_counter()]
+    index = VideoIndex(vectors, kind=kind)
+    times.append(time.perf_counter())
+    neighbours = index.neighbours_of(searched, NEIGHBOURS)
+    times.append(time.perf_counter())
+    # As many lists as an epoch has, whatever the share that was searched.
+    clusters = form_clusters(np.resize(neighbours, (num_clusters, NEIGHBOURS)), CLUSTER_SIZE, rng)
+    times.append(time.perf_counter())
+    cluster_statistics(clusters, vectors, rng)
+    times.append(time.perf_counter())
+    seconds = dict(zip(EXPONENTS[kind], np.diff(times).tolist()))
+    return seconds, {"nprobe": index.nprobe, "num_centroids": index.num_centroids, "recall": index.recall}
+
+
 def measure_bookkeeping(num_videos: int, args: argparse.Namespace) -> dict[str, Any]:
     """One size; run in a process of its own."""
     rng = np.random.default_rng(args.seed)
@@ -105,21 +123,9 @@ def measure_bookkeeping(num_videos: int, args: argparse.Namespace) -> dict[str, 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seeds = draw_seeds(num_videos, CLUSTER_SIZE, rng)
     searched = seeds[: max(1, round(len(seeds) * args.query_share))]
-    seconds: dict[str, list[float]] = {part: [] for part in EXPONENTS[args.kind]}
-    for _ in range(1 + args.repeats):
-        times = [time.perf_counter()]
-        index = VideoIndex(vectors, kind=args.kind)
-        times.append(time.perf_counter())
-        neighbours = index.neighbours_of(searched, NEIGHBOURS)
-        times.append(time.perf_counter())
-        # As many lists as an epoch has, whatever the share that was searched.
-        clusters = form_clusters(np.resize(neighbours, (len(seeds), NEIGHBOURS)), CLUSTER_SIZE, rng)
-        times.append(time.perf_counter())
-        cluster_statistics(clusters, vectors, rng)
-        times.append(time.perf_counter())
-        for part, duration in zip(seconds, np.diff(times)):
-            seconds[part].append(float(duration))
-    figures: dict[str, Any] = {part: summary(runs[1:]) for part, runs in seconds.items()}
+    runs = [refresh_clusters(vectors, len(seeds), searched, args.kind, rng) for _ in range(1 + args.repeats)]
+    seconds = {part: [run[part] for run, _ in runs[1:]] for part in EXPONENTS[args.kind]}  # the first run warms up
+    figures: dict[str, Any] = {part: summary(times) for part, times in seconds.items()}
     scale = len(seeds) / len(searched)
     figures["search"] = {name: value * scale for name, value in figures["search"].items()}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -134,9 +140,7 @@ def measure_bookkeeping(num_videos: int, args: argparse.Namespace) -> dict[str, 
         "search_gigaflops_per_second": 2 * len(seeds) * num_videos * args.width / figures["search"]["median"] / 1e9
         if args.kind == "flat"
         else None,
-        "nprobe": index.nprobe,
-        "num_centroids": index.num_centroids,
-        "recall": index.recall,
+        "index": runs[-1][1],
         "vectors_megabytes": vectors.nbytes / 1e6,
         "peak_megabytes_beyond_vectors": (peak - before) * 1024 / 1e6,  # ru_maxrss counts kilobytes on Linux
     }

@@ -351,7 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help="read all features and compare all checksums")
     parser.add_argument("--all", action="store_true", help="show all missing videos, not only the first five")
     options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.ERROR, force=True)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.ERROR)
     if not options.data.is_dir():
         parser.exit(1, f"{parser.prog}: {options.data}: no such folder\n")
     show = sys.maxsize if options.all else 5

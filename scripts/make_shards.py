@@ -522,7 +522,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
 def main(arguments: list[str] | None = None) -> None:
     """Reads the command line and makes or verifies shards."""
     parser, options = parse(arguments)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, force=True)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         if options.verify:
             if problems := verify(options.out, options.workers):

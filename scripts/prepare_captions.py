@@ -378,7 +378,7 @@ def positive(text: str) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Reads the command line, prepares the captions, prints what was counted."""
     parser, options = parse(arguments)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, force=True)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a core a worker
     began = time.monotonic()
     try:

@@ -34,11 +34,15 @@ def symmetric_info_nce(video_embeddings: Tensor, text_embeddings: Tensor, temper
             "video and text embeddings must pair row by row, "
             f"got {tuple(video_embeddings.shape)} and {tuple(text_embeddings.shape)}"
         )
-    if temperature <= 0:
-        raise ValueError(f"criterion.temperature is {temperature}: it must be positive")
+    _check_temperature(temperature)
     logits_per_text = text_embeddings @ video_embeddings.T / temperature  # (B texts, B videos)
     targets = torch.arange(len(logits_per_text), device=logits_per_text.device)
     return F.cross_entropy(logits_per_text, targets) + F.cross_entropy(logits_per_text.T, targets)
+
+
+def _check_temperature(temperature: float) -> None:
+    if temperature <= 0:
+        raise ValueError(f"criterion.temperature is {temperature}: it must be positive")
 
 
 @torch.no_grad()
@@ -82,6 +86,7 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
 
     def __init__(self, task: Any, temperature: float, gather: bool) -> None:
         super().__init__(task)
+        _check_temperature(temperature)  # now, not in the first update
         self.temperature = temperature
         self.gather = gather and torch.distributed.is_available() and torch.distributed.is_initialized()
 

@@ -1,1 +1,1 @@
-"""From files to batches. Of these modules only those that make batches know torch: pairs, pretraining_dataset, epoch_iterator."""
+"""From files to batches. Only the modules that make batches know torch: pairs, pretraining_dataset, epoch_iterator."""

@@ -78,8 +78,9 @@ def _null_for_nan(file: BinaryIO) -> Iterator[bytes]:
     rest = b""  # what follows the last whole string: numbers, or the beginning of a string
     while block := file.read(BLOCK_BYTES):
         *pieces, rest = STRING.split(rest + block)  # outside, string, outside, string, ...
-        pieces[::2] = [NOT_JSON.sub(b"null", outside) for outside in pieces[::2]]
-        yield b"".join(pieces)
+        if pieces:  # an empty yield would end the stream
+            pieces[::2] = [NOT_JSON.sub(b"null", outside) for outside in pieces[::2]]
+            yield b"".join(pieces)
     yield NOT_JSON.sub(b"null", rest)
 
 

@@ -119,13 +119,18 @@ def deduplicate(lines: Iterable[TimedText]) -> list[TimedText]:
                 start = previous.end
         kept.append(TimedText(start, end, " ".join(words[repeated:])))
         said += words[repeated:]
-    return _with_rising_ends(sorted(kept, key=lambda caption: caption.start))
+    return _with_rising_times(sorted(kept, key=lambda caption: caption.start))
 
 
-def _with_rising_ends(captions: Sequence[TimedText]) -> list[TimedText]:
-    """Each end lowered to the earliest of all later ends: one wrong, late end then spoils no other caption."""
-    ends = list(accumulate((caption.end for caption in reversed(captions)), min))
-    return [caption._replace(end=end) for caption, end in zip(captions, reversed(ends))]
+def _with_rising_times(captions: Sequence[TimedText]) -> list[TimedText]:
+    """The captions in their order with neither starts nor ends that fall, and no end before its start.
+
+    A start rises to the latest of those before, an end falls to the earliest of those after: one wrong, late end then
+    spoils no other caption.
+    """
+    starts = list(accumulate((caption.start for caption in captions), max))
+    ends = list(accumulate((caption.end for caption in reversed(captions)), min))[::-1]
+    return [TimedText(start, max(start, end), caption.text) for start, end, caption in zip(starts, ends, captions)]
 
 
 def split_evenly(sizes: Sequence[int], limit: int) -> list[tuple[int, int]]:
@@ -181,29 +186,34 @@ def encode_captions(
         max_pieces: word pieces above which a caption is split at word boundaries; a single word above it stays whole.
 
     Returns:
-        Captions of each video, times rounded to milliseconds; and how many were split (`split`) or had no word pieces
-        (`no_pieces`).
+        Captions of each video, times rounded to milliseconds, neither starts nor ends falling; and how many were split
+        (`split`) or had no word pieces (`no_pieces`).
     """
     all_tokens = iter(tokenize([caption.text for captions in videos for caption in captions]))
     counts: Counter[str] = Counter()
     encoded = []
     for captions in videos:
-        own: list[Caption] = []
+        parts: list[TimedText] = []
+        tokens_of_parts: list[list[int]] = []
         for caption in captions:
-            tokens = next(all_tokens)
-            if len(tokens) <= max_pieces:
-                parts, part_tokens = [caption], [tokens]
-            else:
+            split, split_tokens = [caption], [next(all_tokens)]
+            if len(split_tokens[0]) > max_pieces:
                 sizes = [len(word) for word in tokenize(caption.text.split())]
-                parts = split_caption(caption, sizes, max_pieces)
-                part_tokens = tokenize([part.text for part in parts])
-                counts["split"] += len(parts) > 1
-            for part, ids in zip(parts, part_tokens):
-                if ids:
-                    own.append(Caption(round(part.start, 3), round(part.end, 3), ids))
+                split = split_caption(caption, sizes, max_pieces)
+                split_tokens = tokenize([part.text for part in split])
+                counts["split"] += len(split) > 1
+            for part, tokens in zip(split, split_tokens):
+                if tokens:
+                    parts.append(part)
+                    tokens_of_parts.append(tokens)
                 else:
                     counts["no_pieces"] += 1
-        encoded.append(own)
+        encoded.append(
+            [
+                Caption(round(part.start, 3), round(part.end, 3), tokens)
+                for part, tokens in zip(_with_rising_times(parts), tokens_of_parts)
+            ]
+        )
     return encoded, +counts
 
 

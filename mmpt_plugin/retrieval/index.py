@@ -61,7 +61,8 @@ class VideoIndex:
             kind: "flat" or "ivf".
             min_recall: "ivf": the recall to reach, in (0, 1].
             recall_at: "ivf": neighbours over which recall is measured.
-            num_centroids: "ivf": lists; None is 2 sqrt(n), or n / 39 if that is less.
+            num_centroids: "ivf": lists; None is sqrt(n), or n / 39 if that is less. An epoch asks n / 32
+                queries only, so that training more lists takes longer than searching them saves.
             max_nprobe: "ivf": most lists that a query may search; None is all of them, so that any recall is reached.
             seed: "ivf": of k-means and of the sample of queries.
             names: (n,) video ids, for error messages.
@@ -168,7 +169,7 @@ class VideoIndex:
         if not 0 < min_recall <= 1:
             raise ValueError(f"min_recall must lie in (0, 1], got {min_recall}; index kind 'flat' has recall 1")
         if num_centroids is None:
-            num_centroids = max(1, min(round(2 * num_videos**0.5), num_videos // MIN_POINTS_PER_CENTROID))
+            num_centroids = max(1, min(round(num_videos**0.5), num_videos // MIN_POINTS_PER_CENTROID))
         if not 1 <= num_centroids <= num_videos:
             raise ValueError(f"num_centroids must lie in 1..{num_videos}, the videos of the index, got {num_centroids}")
         if max_nprobe is not None and max_nprobe < 1:

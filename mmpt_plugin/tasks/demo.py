@@ -25,9 +25,7 @@ class VideoClipDemoTask(VideoClipPretrainingTask):
     """Writes its corpus and its BERT to `task.data` on the first run, then pre-trains."""
 
     @classmethod
-    def setup_task(  # type: ignore[override]
-        cls, cfg: VideoClipDemoConfig, from_checkpoint: bool = False, **kwargs: Any
-    ) -> "VideoClipDemoTask":
+    def setup_task(cls, cfg: VideoClipDemoConfig, from_checkpoint: bool = False, **kwargs: Any) -> "VideoClipDemoTask":
         """Called by fairseq; `from_checkpoint` tells that only a model is wanted, for which nothing is written.
 
         Raises:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -269,6 +272,11 @@ def test_find_videos_says_what_is_missing(tmp_path):
         find_videos(tmp_path)
 
 
+def _claim_and_die(folder: Path) -> None:
+    with claim(folder, "a"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_claims(tmp_path):
     assert claim_state(tmp_path, "a") == "free"
     with claim(tmp_path, "a") as first, claim(tmp_path, "a") as second, claim(tmp_path, "b") as other:
@@ -277,11 +285,10 @@ def test_claims(tmp_path):
     assert claim_state(tmp_path, "a") == "free"
     with claim(tmp_path, "a") as again:
         assert again
-    script = (
-        "import os, sys; from pathlib import Path; from mmpt_plugin.features.extract import claim\n"
-        f"with claim(Path({str(tmp_path)!r}), 'a'): os.kill(os.getpid(), 9)"
-    )
-    assert subprocess.run([sys.executable, "-c", script], check=False, capture_output=True).returncode == -9
+    process = get_context("fork").Process(target=_claim_and_die, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert claim_state(tmp_path, "a") == "abandoned"
     with claim(tmp_path, "a") as taken_over:
         assert taken_over
@@ -410,33 +417,35 @@ def test_a_killed_worker_process_costs_one_video_at_most(tmp_path, tiny_vit, lon
     assert not (job.out / "failures.tsv").exists()
 
 
-def extract_by_script(videos: Path, out: Path, network: str, *options: str) -> subprocess.Popen:
-    command = [sys.executable, str(SCRIPT), "--videos", str(videos), "--out", str(out), "--network", network]
-    command += ["--frame-size", str(SIZE), "--threads", "1", *options]
+def start_script(videos: Path, out: Path, network: str, *options: str) -> subprocess.Popen:
+    command = [sys.executable, str(SCRIPT), *script_arguments(videos, out, network, *options)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def script_arguments(videos: Path, out: Path, network: str, *options: str) -> list[str]:
+    arguments = ["--videos", str(videos), "--out", str(out), "--network", network]
+    return [*arguments, "--frame-size", str(SIZE), "--threads", "1", *options]
 
 
 @pytest.mark.slow
 def test_two_runs_at_once_share_the_work(tmp_path, tiny_vit, long_videos):
-    runs = [extract_by_script(long_videos, tmp_path / "out", tiny_vit) for _ in range(2)]
+    runs = [start_script(long_videos, tmp_path / "out", tiny_vit, *options) for options in ((), ("--workers", "2"))]
     outputs = [process.communicate()[0] for process in runs]
     assert {process.returncode for process in runs} <= {0, 3}, outputs
     assert lines_per_video(tmp_path / "out") == dict.fromkeys(find_videos(long_videos), 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
-def test_script(tmp_path, tiny_vit, videos, workers):
-    process = extract_by_script(videos, tmp_path / "out", tiny_vit, *workers)
-    assert process.wait() == 0, process.stdout.read()
-    assert np.load(tmp_path / "out" / "a.npy").shape == (4, 24)
+def test_script(tmp_path, tiny_vit, videos, capsys, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])  # the script sets its own
+    main = runpy.run_path(str(SCRIPT))["main"]
+    out = tmp_path / "out"
+    assert main(script_arguments(videos, out, tiny_vit)) == 0
+    assert np.load(out / "a.npy").shape == (4, 24)
+    assert "2 extracted now (6 s of video), 0 failed" in capsys.readouterr().out
     (videos / "broken.mp4").write_bytes(b"nothing")
-    process = extract_by_script(videos, tmp_path / "out", tiny_vit, *workers)
-    assert process.wait() == 1
-    assert "2 done before, 0 extracted now" in process.stdout.read()
-    process = extract_by_script(videos, tmp_path / "out", tiny_vit, "--fps", "5")
-    assert process.wait() == 2
-    assert "fps: 30 here, 5 expected" in process.stdout.read()
-    process = extract_by_script(videos, tmp_path / "out2", "s3d")
-    assert process.wait() == 2
-    assert "--checkpoint" in process.stdout.read()
+    assert main(script_arguments(videos, out, tiny_vit)) == 1
+    assert "2 done before, 0 extracted now (0 s of video), 1 failed" in capsys.readouterr().out
+    assert main(script_arguments(videos, out, tiny_vit, "--fps", "6")) == 2
+    assert "fps: 30 here, 6 expected" in capsys.readouterr().err
+    assert main(script_arguments(videos, tmp_path / "other", "s3d")) == 2
+    assert "--checkpoint" in capsys.readouterr().err

@@ -81,7 +81,9 @@ def test_action_segmentation(evaluate):
 def test_step_localisation(evaluate):
     results, scores, expected, arrays = evaluate("crosstask", "task.split=original")
     sizes = scores["video_lengths"] * scores["video_steps"]
-    for task, video, logits in zip(scores["tasks"], scores["video_ids"], np.split(scores["logits"], sizes.cumsum()[:-1])):
+    for task, video, logits in zip(
+        scores["tasks"], scores["video_ids"], np.split(scores["logits"], sizes.cumsum()[:-1])
+    ):
         np.testing.assert_allclose(logits, arrays[f"{task}/{video}/logits"].ravel(), atol=1e-4)
     assert results["original"]["recall"] == pytest.approx(expected["recall"], abs=1e-9)
     for task, recall in results["original"]["recall_per_task"].items():
