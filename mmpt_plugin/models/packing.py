@@ -23,27 +23,30 @@ class Packing:
     """Which positions of a padded (B, L) batch hold tokens, and which tokens may be attended to.
 
     Attributes:
-        rows: (N,) int64, the positions of the N computed tokens in the flattened (B * L) batch, ascending.
+        rows: (N,) int64, the positions of the N computed tokens in the flattened (B * L) batch, ascending; None where
+            all are computed, so that nothing need be moved.
         key_mask: (B, L) bool, True where a token may be attended to; at least one in every row.
     """
 
-    rows: Tensor
+    rows: Tensor | None
     key_mask: Tensor
 
     @classmethod
     def of(cls, token_mask: Tensor, key_mask: Tensor | None = None) -> Packing:
         """From masks of shape (B, L): the tokens to compute, and (default: the same) those to attend to."""
-        return cls(token_mask.flatten().nonzero().squeeze(1), token_mask if key_mask is None else key_mask)
+        rows = token_mask.flatten().nonzero().squeeze(1)
+        return cls(None if len(rows) == token_mask.numel() else rows, token_mask if key_mask is None else key_mask)
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, L, ...) -> (N, ...)."""
-        return padded.flatten(0, 1).index_select(0, self.rows)
+        flat = padded.flatten(0, 1)
+        return flat if self.rows is None else flat.index_select(0, self.rows)
 
     def unpack(self, packed: Tensor) -> Tensor:
         """(N, ...) -> (B, L, ...), zero where no token is."""
-        batch, length = self.key_mask.shape
-        padded = packed.new_zeros(batch * length, *packed.shape[1:]).index_copy(0, self.rows, packed)
-        return padded.unflatten(0, (batch, length))
+        if self.rows is not None:
+            packed = packed.new_zeros(self.key_mask.numel(), *packed.shape[1:]).index_copy_(0, self.rows, packed)
+        return packed.unflatten(0, tuple(self.key_mask.shape))
 
 
 def packed_attention(

@@ -206,7 +206,12 @@ class VideoClipPretrainingTask(FairseqTask):
                 **shard,
             )
         return EpochBatchIterator(
-            dataset, dataset.collater, [[index] for index in range(len(dataset))], disable_shuffling=True, **shard
+            dataset,
+            dataset.collater,
+            [[index] for index in range(len(dataset))],
+            disable_shuffling=True,
+            persistent_workers=False,  # fairseq never uses them again, and Python waits 5 s for each when it drops them
+            **shard,
         )
 
     def reduce_metrics(self, logging_outputs: Sequence[dict[str, Any]], criterion: Any) -> None:

@@ -122,6 +122,7 @@ class VideoClipZeroShotTask(FairseqTask):
             shard_id=shard_id,
             num_workers=num_workers,
             disable_shuffling=True,
+            persistent_workers=False,  # fairseq never uses them again, and Python waits 5 s for each when it drops them
         )
 
     def train_step(self, sample: Any, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, int, dict]:

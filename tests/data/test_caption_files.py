@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmpt_plugin.data import caption_files
@@ -41,6 +41,7 @@ def without_nan(value):
 
 
 class TestReadRawCaptions:
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
     @given(raw, st.integers(1, 40), st.sampled_from([None, 1]), st.booleans())
     def test_equals_reading_it_whole(self, content, block, indent, ascii_only):
         content = content or {"video": {}}

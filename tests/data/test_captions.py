@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -22,6 +22,7 @@ from mmpt_plugin.data.captions import (
     split_evenly,
 )
 
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 words = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=6)
 lines = st.lists(
     st.builds(
@@ -58,6 +59,7 @@ class TestCleanLines:
 
 
 class TestOverlapLength:
+    @patient
     @given(st.lists(st.sampled_from("ab"), max_size=8), st.lists(st.sampled_from("ab"), min_size=1, max_size=8))
     def test_equals_trying_every_length(self, previous, following):
         lengths = range(min(len(previous), len(following)) + 1)
@@ -106,6 +108,7 @@ class TestDeduplicate:
         lines = [TimedText(0, 900, "a"), TimedText(2, 4, "b"), TimedText(1, 3, "c")]
         assert deduplicate(lines) == [(0, 3, "a"), (1, 3, "c"), (2, 4, "b")]
 
+    @patient
     @given(lines)
     def test_times_rise_and_no_word_is_lost_or_cut(self, lines):
         captions = deduplicate(lines)
@@ -131,6 +134,7 @@ class TestSplitEvenly:
         assert split_evenly([1, 50, 1], 4) == [(0, 1), (1, 2), (2, 3)]
         assert split_evenly([3], 4) == [(0, 1)]
 
+    @patient
     @given(st.lists(st.integers(0, 40), min_size=1, max_size=40), st.integers(1, 32))
     def test_covers_all_words_within_the_limit(self, sizes, limit):
         runs = split_evenly(sizes, limit)
@@ -138,6 +142,7 @@ class TestSplitEvenly:
         for first, last in runs:
             assert last - first == 1 or sum(sizes[first:last]) <= limit
 
+    @patient
     @given(st.lists(st.integers(1, 3), min_size=40, max_size=80))
     def test_runs_are_about_equal_and_few(self, sizes):
         runs = split_evenly(sizes, 32)
@@ -172,6 +177,7 @@ class TestEncodeCaptions:
         assert [len(caption.tokens) for caption in encoded[0]] == [8, 8]
         assert counts == {"split": 1, "no_pieces": 1}
 
+    @patient
     @given(lines, st.integers(1, 8))
     def test_no_piece_is_lost(self, lines, limit):
         captions = deduplicate(lines)

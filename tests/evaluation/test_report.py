@@ -17,6 +17,9 @@ class MadeUp(Benchmark):
     found = 9
     missing: ClassVar = ["v1"]
 
+    def __init__(self):
+        """No files to read."""
+
     def plan(self):
         raise NotImplementedError
 

@@ -77,6 +77,25 @@ def write_video(
     return path
 
 
+def repeat_video(source: Path, path: Path, times: int) -> Path:
+    """The same video over and over, without encoding again."""
+    with av.open(str(source)) as one, av.open(str(path), "w") as container:
+        stream = one.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        packets = [packet for packet in one.demux(stream) if packet.dts is not None]
+        stored = [(bytes(packet), packet.pts, packet.dts, packet.duration, packet.is_keyframe) for packet in packets]
+        length = stream.duration
+        for i in range(times):
+            for content, pts, dts, duration, keyframe in stored:
+                packet = av.Packet(content)
+                packet.pts, packet.dts, packet.duration = pts + i * length, dts + i * length, duration
+                packet.time_base = stream.time_base
+                packet.is_keyframe = keyframe
+                packet.stream = copy
+                container.mux(packet)
+    return path
+
+
 def write_sound(path: Path, seconds: float = 1.0, cover: np.ndarray | None = None) -> Path:
     """A sound file, with a cover picture on request (which is a video stream of one frame to ffmpeg)."""
     with av.open(str(path), "w") as container:

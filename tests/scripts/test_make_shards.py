@@ -5,7 +5,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmpt_plugin.data.caption_files import write_captions
@@ -119,6 +119,7 @@ def write_lines(path, lines):
     return path
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(
     st.lists(st.tuples(st.integers(-2, 12), st.integers(-2, 12)), max_size=8),
     st.integers(0, 10),
