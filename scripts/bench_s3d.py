@@ -55,6 +55,16 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def random_model() -> S3D:
+    """Random weights under which activations keep their size from layer to layer, and nothing drowns in the last bias."""
+    model = S3D().eval()
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    nn.init.zeros_(model.fc.bias)
+    return model
+
+
 def build_variants(model: S3D, device: str, compiled: bool) -> dict[str, Variant]:
     """Networks to compare, by name."""
     channels_last = torch.channels_last_3d
@@ -172,7 +182,7 @@ def main() -> None:
         video = args.video or render_video(Path(folder) / "video.mp4", args.video_seconds)
         frames = torch.from_numpy(np.stack([block for block, _ in zip(VideoBlocks(video), range(max(args.batches)))]))
         clips = (frames.permute(0, 4, 1, 2, 3).contiguous().float() / 255).to(args.device)
-        model = load_s3d(args.checkpoint) if args.checkpoint else S3D().eval()
+        model = load_s3d(args.checkpoint) if args.checkpoint else random_model()
         variants = build_variants(model, args.device, args.compile)
         for threads in args.threads:
             torch.set_num_threads(threads)

@@ -61,7 +61,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the script and returns its exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
+    )
     args = parse_arguments(arguments)
     cores = len(os.sched_getaffinity(0))
     runner: Runner = in_this_process
@@ -72,16 +74,20 @@ def main(arguments: list[str] | None = None) -> int:
     elif args.ray:
         workers = args.ray_workers or cores
         runner = OnRay(args.ray, workers)
+    # Absolute paths: workers may have another working directory.
+    name, _, folder = args.network.partition(":")
+    network = f"{name}:{Path(folder).resolve()}" if Path(folder).is_dir() and folder else args.network
+    checkpoint = args.checkpoint and args.checkpoint.resolve()
     job = Job(
-        out=args.out,
-        network=NetworkConfig(args.network, args.checkpoint, args.precision, args.compile, args.device),
+        out=args.out.resolve(),
+        network=NetworkConfig(network, checkpoint, args.precision, args.compile, args.device),
         fps=args.fps,
         frame_size=args.frame_size,
         batch_seconds=args.batch_seconds or (32 if args.device.startswith("cuda") else 1),
         torch_threads=args.threads or max(1, cores // workers),
     )
     try:
-        videos = find_videos(args.videos, args.keep_suffix)
+        videos = find_videos(args.videos.resolve(), args.keep_suffix)
         summary = run(job, videos, runner)
     except (ValueError, FileNotFoundError) as error:
         logger.error("%s", error)

@@ -1,0 +1,132 @@
+"""The YAML files: each composes, sets every key in one place only, and agrees with the dataclasses."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.dataclass.initialize import add_defaults, hydra_init
+from hydra import compose, initialize_config_dir
+from omegaconf import MISSING, OmegaConf
+
+from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
+from mmpt_plugin.models.videoclip import VideoClipConfig
+from mmpt_plugin.tasks.demo import VideoClipDemoConfig
+from mmpt_plugin.tasks.pretraining import VideoClipPretrainingConfig
+from mmpt_plugin.tasks.zeroshot import VideoClipZeroShotConfig
+
+FOLDER = Path(__file__).resolve().parents[1] / "projects" / "videoclip"
+PRIMARIES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+GIVEN = {  # what a user must give
+    "task.data": "DATA",
+    "task.results_path": "OUT",
+    "checkpoint.save_dir": "RUN",
+    "checkpoint.restore_file": "CKPT",
+}
+TASKS = {
+    "videoclip_pretraining": VideoClipPretrainingConfig,
+    "videoclip_demo": VideoClipDemoConfig,
+    "videoclip_zeroshot": VideoClipZeroShotConfig,
+}
+
+
+def load(name: str) -> dict:
+    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+
+
+def parts_of(name: str) -> list[tuple[str, dict]]:
+    """The files of a composition with the tree of keys that each sets, its place in the whole applied."""
+    content = load(name)
+    parts = []
+    for entry in content.pop("defaults", []):
+        if entry == "_self_":
+            continue
+        part = "/".join(next(iter(entry.items()))) if isinstance(entry, dict) else entry
+        folder = Path(name).parent
+        parts += parts_of(part if (FOLDER / f"{part}.yaml").is_file() else str(folder / part))
+    is_global = (FOLDER / f"{name}.yaml").read_text().startswith("# @package _global_") or "/" not in name
+    return [*parts, (name, content if is_global else {name.split("/")[0]: content})]
+
+
+def leaves(tree: dict, prefix: str = "") -> dict[str, object]:
+    """Dotted key -> value."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def composed(name: str):
+    hydra_init(name)
+    required = [key for _, tree in parts_of(name) for key, value in leaves(tree).items() if value == MISSING]
+    overrides = [f"{key}={GIVEN[key]}" for key in required]
+    with initialize_config_dir(str(FOLDER), version_base="1.1"):
+        cfg = compose(name, [*overrides, "common.user_dir=mmpt_plugin"])
+    add_defaults(cfg)
+    return cfg
+
+
+def test_every_promised_configuration_is_there():
+    assert {"demo", "pretrain", *(f"zeroshot_{name}" for name in BENCHMARKS)} <= set(PRIMARIES)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", PRIMARIES)
+def test_it_composes_and_every_key_arrives(name):
+    cfg = composed(name)
+    resolved = leaves(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    for part, tree in parts_of(name):
+        for key, value in leaves(tree).items():
+            if key.startswith("hydra.") or key == "common.user_dir" or value == MISSING or "${" in str(value):
+                continue
+            assert resolved[key] == value, f"{key} of {part}.yaml"
+
+
+@pytest.mark.parametrize("name", PRIMARIES)
+def test_no_key_is_set_in_two_files(name):
+    owner: dict[str, str] = {}
+    for part, tree in parts_of(name):
+        for key in leaves(tree):
+            assert key not in owner, f"{key} is set in {owner[key]}.yaml and {part}.yaml"
+            owner[key] = part
+
+
+def known_keys(config: type) -> set[str]:
+    """Dotted names of a dataclass's fields, nested ones included."""
+    keys = set()
+    for field in fields(config):
+        nested = field.type if is_dataclass(field.type) else None
+        keys |= {f"{field.name}.{key}" for key in known_keys(nested)} if nested else {field.name}
+    return keys
+
+
+@pytest.mark.parametrize("name", PRIMARIES)
+def test_keys_exist_in_the_dataclasses(name):
+    trees = [tree for _, tree in parts_of(name)]
+    task = next(tree["task"]["_name"] for tree in trees if "_name" in tree.get("task", {}))
+    for tree in trees:
+        assert leaves(tree.get("task", {})).keys() <= known_keys(TASKS[task])
+        assert leaves(tree.get("model", {})).keys() <= known_keys(VideoClipConfig)
+        assert tree.keys() - {"hydra"} <= {field.name for field in fields(FairseqConfig)}
+
+
+def test_defaults_are_the_papers():
+    paper = {
+        **leaves(load("recipe/paper")),
+        **leaves({"task": load("task/pretraining"), "model": load("model/videoclip")}),
+    }
+    for group, config in (("task", VideoClipPretrainingConfig), ("model", VideoClipConfig)):
+        defaults = leaves(OmegaConf.to_container(OmegaConf.structured(config), resolve=False, enum_to_str=True))
+        for key, value in defaults.items():
+            if f"{group}.{key}" in paper and value != MISSING and key != "_name":
+                assert paper[f"{group}.{key}"] == value, key
+
+
+def test_the_papers_recipe():
+    cfg = composed("pretrain")
+    assert cfg.task.videos_per_batch * cfg.task.clips_per_video == 512
+    assert (cfg.optimization.lr[0], cfg.optimization.clip_norm, cfg.optimization.max_epoch) == (5e-5, 2.0, 25)
+    assert (cfg.lr_scheduler.warmup_updates, cfg.lr_scheduler.total_num_update) == (1000, 1_000_000)
+    assert (cfg.optimizer.adam_betas, cfg.optimizer.weight_decay, cfg.common.fp16) == ("(0.9,0.98)", 0.0, True)
+    assert cfg.task.retrieval.enabled and cfg.task.retrieval.num_neighbors == 64

@@ -1,0 +1,53 @@
+"""Imports point downwards only, and readers and metrics stand without torch."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "mmpt_plugin"
+ALLOWED = {  # part -> parts that it may import besides itself
+    "data": set(),
+    "models": {"data"},
+    "criterions": {"data", "models"},
+    "retrieval": {"data", "models", "criterions"},
+    "evaluation": {"data", "models", "criterions"},
+    "features": {"data"},
+    "demo": {"data", "models", "evaluation"},
+    "inference": {"data", "models", "evaluation", "features"},
+    "tasks": {"data", "models", "criterions", "retrieval", "evaluation", "features", "demo"},
+}
+WITHOUT_TORCH = [
+    *(PACKAGE / "evaluation" / "benchmarks").glob("*.py"),
+    *(
+        PACKAGE / "evaluation" / name
+        for name in ("metrics.py", "windows.py", "bootstrap.py", "feature_folder.py", "report.py")
+    ),
+    *(PACKAGE / "data" / name for name in ("clips.py", "shards.py", "mmpt_shards.py", "corpus.py", "safe_pickle.py")),
+    *(PACKAGE / "retrieval" / name for name in ("clusters.py", "index.py")),
+]
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", [*sorted(PACKAGE.glob("*/**/*.py")), PACKAGE / "inference.py"], ids=str)
+def test_imports_point_downwards(path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    parts = {name.split(".")[1] for name in imported(path) if name.startswith("mmpt_plugin.")}
+    assert parts - {part} <= ALLOWED[part]
+
+
+@pytest.mark.parametrize("path", WITHOUT_TORCH, ids=lambda path: path.name)
+def test_pure_modules_do_not_import_torch(path):
+    roots = {name.split(".")[0] for name in imported(path)}
+    assert not roots & {"torch", "fairseq", "transformers"}
