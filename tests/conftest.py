@@ -116,12 +116,17 @@ TINY_PRETRAINING = (  # batches of 4 videos x 2 clips: 6 updates an epoch
 
 
 @pytest.fixture(scope="session")
-def pretrain(fairseq_train: Callable[..., None], tiny_data: Path, tiny_bert: Path) -> Callable[..., None]:
-    """Pre-training of the tiny BERT on the tiny data: call it with a save_dir and further overrides."""
+def tiny_settings(tiny_data: Path, tiny_bert: Path) -> tuple[str, ...]:
+    """Overrides of `pretrain` that train the tiny BERT on the tiny data."""
+    return (*TINY_PRETRAINING, f"task.data={tiny_data}", f"model.bert={tiny_bert}")
+
+
+@pytest.fixture(scope="session")
+def pretrain(fairseq_train: Callable[..., None], tiny_settings: tuple[str, ...]) -> Callable[..., None]:
+    """Pre-training with the tiny settings: call it with a save_dir and further overrides."""
 
     def run(save_dir: Path, *overrides: object) -> None:
-        own = (f"task.data={tiny_data}", f"model.bert={tiny_bert}", f"checkpoint.save_dir={save_dir}")
-        fairseq_train("pretrain", *TINY_PRETRAINING, *own, *overrides)
+        fairseq_train("pretrain", *tiny_settings, f"checkpoint.save_dir={save_dir}", *overrides)
 
     return run
 

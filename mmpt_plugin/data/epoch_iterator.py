@@ -1,4 +1,5 @@
-"""An epoch iterator whose groups are made when the epoch starts, and are kept in the checkpoint of a half-done epoch."""
+"""fairseq's epoch iterators: one makes its groups when an epoch starts and keeps them in the checkpoint of a half-done
+epoch, to train; one serves the same batches every time, to validate and evaluate."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data.iterators import BufferedIterator, CountingIterator, EpochBatchIterator
+from fairseq.data import FairseqDataset
+from fairseq.data.iterators import BufferedIterator, CountingIterator, EpochBatchIterator, ShardedIterator
 from numpy.typing import NDArray
 
 from mmpt_plugin.data.groups import GroupSource
@@ -91,13 +93,7 @@ class GroupEpochIterator(EpochBatchIterator):
         if used < len(self._groups):
             logger.info(f"epoch {epoch}: {len(self._groups) - used} of {len(self._groups)} groups are left over")
         shares = np.arange(used).reshape(self.batches_per_epoch, self.num_shards, self.groups_per_batch)
-        batches = torch.utils.data.DataLoader(
-            self.dataset,
-            batch_sampler=shares[offset:, self.shard_id].tolist(),
-            collate_fn=self.collate_fn,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+        batches = _loader(self, shares[offset:, self.shard_id].tolist())
         if self.buffer_size > 0:
             batches = BufferedIterator(self.buffer_size, batches)
         return CountingIterator(batches, start=offset)
@@ -134,3 +130,41 @@ class GroupEpochIterator(EpochBatchIterator):
             self._restored = groups.numpy()
         self.source.load_state_dict(state_dict["source"])
         super().load_state_dict(state_dict)
+
+
+class FixedEpochIterator(EpochBatchIterator):
+    """Every item of a data set as a batch of its own, in order; processes take turns.
+
+    fairseq's own iterator is part of a cycle of references. Its workers are therefore left to Python's garbage collector,
+    which waits five seconds for each.
+    """
+
+    def __init__(
+        self, dataset: FairseqDataset, num_items: int, *, num_shards: int = 1, shard_id: int = 0, num_workers: int = 0
+    ) -> None:
+        super().__init__(
+            dataset,
+            dataset.collater,
+            [[item] for item in range(num_items)],
+            num_shards=num_shards,
+            shard_id=shard_id,
+            num_workers=num_workers,
+            disable_shuffling=True,
+        )
+
+    def _get_iterator_for_epoch(
+        self, epoch: int, shuffle: bool, fix_batches_to_gpus: bool = False, offset: int = 0
+    ) -> CountingIterator:
+        """This process's batches from `offset` on; empty ones at the end, where others have one more."""
+        share = list(ShardedIterator(self.frozen_batches, self.num_shards, self.shard_id, fill_value=[]))
+        return CountingIterator(_loader(self, share[offset:]), start=offset)
+
+
+def _loader(iterator: EpochBatchIterator, batches: list[list[int]]) -> torch.utils.data.DataLoader:
+    return torch.utils.data.DataLoader(
+        iterator.dataset,
+        batch_sampler=batches,
+        collate_fn=iterator.collate_fn,
+        num_workers=iterator.num_workers,
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from fairseq import metrics
-from fairseq.data.iterators import EpochBatchIterating, EpochBatchIterator
+from fairseq.data.iterators import EpochBatchIterating
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask, register_task
@@ -16,7 +16,7 @@ from omegaconf import II, MISSING
 
 from mmpt_plugin.criterions import contrastive  # noqa: F401 (registers the criterion)
 from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
-from mmpt_plugin.data.epoch_iterator import GroupEpochIterator
+from mmpt_plugin.data.epoch_iterator import FixedEpochIterator, GroupEpochIterator
 from mmpt_plugin.data.groups import GroupSource, RandomGroups, consecutive_groups
 from mmpt_plugin.data.pairs import Batch, SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, SAMPLING_RULES, ClipSettings, PretrainingDataset
@@ -195,24 +195,18 @@ class VideoClipPretrainingTask(FairseqTask):
 
         The other arguments of fairseq's method size batches by tokens; a group's size is fixed, so they have no use here.
         """
-        shard = {"num_shards": num_shards, "shard_id": shard_id, "num_workers": num_workers, "epoch": epoch}
+        shard = {"num_shards": num_shards, "shard_id": shard_id, "num_workers": num_workers}
         if dataset is self.datasets.get("train"):
             assert self.source is not None  # made with the data set
             return GroupEpochIterator(
                 dataset,
                 self.source,
                 groups_per_batch=max_sentences or 1,
+                epoch=epoch,
                 buffer_size=data_buffer_size,
                 **shard,
             )
-        return EpochBatchIterator(
-            dataset,
-            dataset.collater,
-            [[index] for index in range(len(dataset))],
-            disable_shuffling=True,
-            persistent_workers=False,  # fairseq never uses them again, and Python waits 5 s for each when it drops them
-            **shard,
-        )
+        return FixedEpochIterator(dataset, len(dataset), **shard)
 
     def reduce_metrics(self, logging_outputs: Sequence[dict[str, Any]], criterion: Any) -> None:
         """fairseq's own values, and the pairs per second."""

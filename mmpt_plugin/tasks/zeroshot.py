@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from fairseq import metrics
 from fairseq.data import FairseqDataset
-from fairseq.data.iterators import EpochBatchIterator
+from fairseq.data.iterators import EpochBatchIterating
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel
 from fairseq.optim import FairseqOptimizer, register_optimizer
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II, MISSING, OmegaConf
 
+from mmpt_plugin.data.epoch_iterator import FixedEpochIterator
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.encoding import EncodedBatch, EncodingDataset, assemble, encode_batch
 from mmpt_plugin.evaluation.report import format_table, results_json, write_results
@@ -111,19 +112,12 @@ class VideoClipZeroShotTask(FairseqTask):
 
     def get_batch_iterator(
         self, dataset: FairseqDataset, num_shards: int = 1, shard_id: int = 0, num_workers: int = 0, **kwargs: Any
-    ) -> EpochBatchIterator:
+    ) -> EpochBatchIterating:
         """One placeholder a process, or every batch of the benchmark once."""
-        items = num_shards if isinstance(dataset, PlaceholderDataset) else len(dataset)
-        return EpochBatchIterator(
-            dataset,
-            dataset.collater,
-            [[index] for index in range(items)],
-            num_shards=num_shards,
-            shard_id=shard_id,
-            num_workers=num_workers,
-            disable_shuffling=True,
-            persistent_workers=False,  # fairseq never uses them again, and Python waits 5 s for each when it drops them
-        )
+        shard = {"num_shards": num_shards, "shard_id": shard_id}
+        if isinstance(dataset, PlaceholderDataset):
+            return FixedEpochIterator(dataset, num_shards, **shard)
+        return FixedEpochIterator(dataset, len(dataset), num_workers=num_workers, **shard)
 
     def train_step(self, sample: Any, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, int, dict]:
         """Nothing is trained."""

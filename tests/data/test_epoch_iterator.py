@@ -1,17 +1,20 @@
 """The same batches whatever the workers, processes and stops; groups are made when an epoch starts and not before."""
 
+import gc
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fairseq.data.iterators import EpochBatchIterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
-from mmpt_plugin.data.epoch_iterator import GroupEpochIterator, fingerprint
-from mmpt_plugin.data.groups import RandomGroups
+from mmpt_plugin.data.epoch_iterator import FixedEpochIterator, GroupEpochIterator, fingerprint
+from mmpt_plugin.data.groups import RandomGroups, consecutive_groups
 from mmpt_plugin.data.pairs import Batch, SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import ClipSettings, PretrainingDataset
 
@@ -214,3 +217,50 @@ def test_too_few_groups_for_the_processes(corpus: VideoTextCorpus) -> None:
 def test_fingerprints_tell_lists_apart() -> None:
     lists = (["a", "b"], ["b", "a"], ["a"], ["ab"], ["a", "b", "c"])
     assert len({fingerprint(video_ids) for video_ids in lists}) == len(lists)
+
+
+# --- validation and evaluation ---
+
+
+def fixed(corpus: VideoTextCorpus, videos_per_batch: int = 5, **settings: int) -> FixedEpochIterator:
+    """The first 24 videos in groups of 5, the last of 4."""
+    dataset = PretrainingDataset(corpus, ClipSettings(clips_per_video=1), SpecialTokens(2, 3, 0), seed=1)
+    dataset.set_groups(0, consecutive_groups(len(corpus), videos_per_batch))
+    return FixedEpochIterator(dataset, len(dataset), **settings)
+
+
+def fixed_batches(batches: FixedEpochIterator) -> list[tuple]:
+    itr = batches.next_epoch_itr(shuffle=False, set_dataset_epoch=False)
+    return [signature(batch) if batch else () for batch in itr]
+
+
+def test_fixed_batches_are_the_same_every_time(corpus: VideoTextCorpus) -> None:
+    first = fixed_batches(fixed(corpus))
+    assert [batch[2] for batch in first] == [5, 5, 5, 5, 4]
+    assert [video_id for batch in first for video_id in batch[1]] == corpus.video_ids
+    again = fixed(corpus, num_workers=2)
+    assert fixed_batches(again) == first and fixed_batches(again) == first
+
+
+def test_a_process_without_a_last_batch_gets_an_empty_one(corpus: VideoTextCorpus) -> None:
+    all_batches = fixed_batches(fixed(corpus))
+    shares = [fixed(corpus, num_shards=2, shard_id=shard) for shard in (0, 1)]
+    assert [len(share) for share in shares] == [3, 3]
+    assert fixed_batches(shares[0]) == all_batches[::2]
+    assert fixed_batches(shares[1]) == [*all_batches[1::2], ()]
+    assert signature(shares[1].first_batch) == all_batches[0]  # fairseq's stand-in for a batch that is not there
+
+
+@pytest.mark.parametrize("make", [iterator, fixed])
+def test_workers_end_with_their_iterator(corpus: VideoTextCorpus, make: Callable[..., EpochBatchIterator]) -> None:
+    """Not with the next garbage collection, which would wait five seconds for each."""
+    gc.disable()
+    try:
+        batches = make(corpus, num_workers=1)
+        loading = batches.next_epoch_itr()
+        next(loading)
+        (worker,) = loading._itr._workers
+        del batches, loading
+        assert not worker.is_alive()
+    finally:
+        gc.enable()

@@ -1,0 +1,125 @@
+"""Training and evaluation by two processes on one machine's CPU (gloo), started by torchrun."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt_plugin.evaluation.report import read_results
+
+CONFIGS = Path(__file__).resolve().parents[2] / "projects" / "videoclip"
+BIN = Path(sys.executable).parent
+TWO_PROCESSES = (
+    "distributed_training.distributed_init_method=env://",
+    "distributed_training.distributed_no_spawn=true",
+    "distributed_training.distributed_world_size=2",
+    "distributed_training.distributed_rank=${oc.env:RANK}",
+    "distributed_training.distributed_backend=gloo",
+    "distributed_training.ddp_backend=legacy_ddp",
+    "common.cpu=true",
+)
+
+pytestmark = pytest.mark.slow
+
+
+def run(processes: int, config: str, *overrides: object) -> str:
+    """`fairseq-hydra-train` by one or two processes; what it printed."""
+    train = [BIN / "fairseq-hydra-train", "--config-dir", CONFIGS, "--config-name", config]
+    if processes == 2:
+        train = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", *train, *TWO_PROCESSES]
+    else:
+        train.append("common.cpu=true")
+    result = subprocess.run(
+        [str(part) for part in (*train, *overrides)],
+        capture_output=True,
+        text=True,
+        env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result.stdout
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoint_last.pt", weights_only=True)["model"]
+
+
+@pytest.mark.parametrize("retrieval", ["true", "false"])
+def test_stopping_in_mid_epoch_changes_nothing(tiny_settings, tmp_path, retrieval):
+    """24 training videos make 6 groups, 3 updates an epoch; 5 validation videos make 2 groups of different size."""
+    common = (*tiny_settings, f"task.retrieval.enabled={retrieval}", "task.retrieval.start_epoch=1")
+    run(2, "pretrain", *common, f"checkpoint.save_dir={tmp_path / 'whole'}", "optimization.max_update=5")
+    run(
+        2, "pretrain", *common, f"checkpoint.save_dir={tmp_path / 'parts'}", "optimization.max_update=4"
+    )  # 1 of 3 in epoch 2
+    run(2, "pretrain", *common, f"checkpoint.save_dir={tmp_path / 'parts'}", "optimization.max_update=5")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for key, value in whole.items():
+        torch.testing.assert_close(parts[key], value, rtol=0, atol=1e-6)
+
+
+def test_two_processes_do_what_one_does_with_two_groups_a_step(tiny_settings, tmp_path):
+    """Two processes with a group each equal one that averages the gradients of the same two groups."""
+    common = (
+        *tiny_settings,
+        "task.retrieval.enabled=false",
+        "optimization.max_update=3",
+        "lr_scheduler.warmup_updates=0",
+    )
+    still = ("optimizer._name=sgd", "~optimizer.adam_betas", f"model.bert={_without_dropout(tiny_settings, tmp_path)}")
+    run(2, "pretrain", *common, *still, f"checkpoint.save_dir={tmp_path / 'two'}")
+    run(1, "pretrain", *common, *still, f"checkpoint.save_dir={tmp_path / 'one'}", "optimization.update_freq=[2]")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_gathered_negatives_are_those_of_one_large_batch(tiny_settings, tmp_path):
+    common = (
+        *tiny_settings,
+        "task.retrieval.enabled=false",
+        "optimization.max_update=3",
+        "lr_scheduler.warmup_updates=0",
+    )
+    still = ("optimizer._name=sgd", "~optimizer.adam_betas", f"model.bert={_without_dropout(tiny_settings, tmp_path)}")
+    run(2, "pretrain", *common, *still, f"checkpoint.save_dir={tmp_path / 'two'}", "criterion.gather=true")
+    run(1, "pretrain", *common, *still, f"checkpoint.save_dir={tmp_path / 'one'}", "dataset.batch_size=2")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_zero_shot_metrics_are_the_same(golden, tmp_path):
+    data = golden / "eval_youcook" / "data"
+    for processes in (1, 2):
+        run(
+            processes,
+            "zeroshot_youcook2",
+            f"task.data={data}",
+            f"task.annotations={data / 'youcook'}",
+            f"task.features={data / 'feat' / 'feat_youcook_s3d'}",
+            f"checkpoint.restore_file={golden / 'model' / 'checkpoint_best.pt'}",
+            f"model.bert={golden / 'model' / 'bert-tiny'}",
+            f"task.results_path={tmp_path / str(processes)}",
+            "task.on_missing=skip",
+            "task.batch_size=16",
+        )
+    one, two = (read_results(tmp_path / n / "youcook2.json")["metrics"] for n in ("1", "2"))
+    assert one == pytest.approx(two, abs=1e-5)
+    scores = [np.load(tmp_path / n / "youcook2_scores.npz")["similarities"] for n in ("1", "2")]
+    np.testing.assert_allclose(*scores, atol=1e-5)
+
+
+def _without_dropout(tiny_settings: tuple[str, ...], folder: Path) -> Path:
+    """A copy of the tiny BERT whose results do not depend on who draws which mask."""
+    bert = Path(next(value for value in tiny_settings if value.startswith("model.bert=")).removeprefix("model.bert="))
+    copy = folder / "bert"
+    copy.mkdir()
+    for file in bert.iterdir():
+        content = file.read_bytes()
+        if file.name == "config.json":
+            content = content.replace(b'_dropout_prob": 0.1', b'_dropout_prob": 0.0')
+        (copy / file.name).write_bytes(content)
+    return copy
