@@ -28,7 +28,7 @@ demo: setup  ## write the demo corpus, pre-train on it, evaluate on all benchmar
 	$(BIN)/fairseq-hydra-train --config-dir projects/videoclip --config-name demo
 	set -e; for name in $(BENCHMARKS); do \
 	    scripts/evaluate_$$name.sh $(DEMO)/checkpoint_best.pt $(DEMO)/data $(DEMO)/results common.cpu=true; done
-	@$(BIN)/python scripts/collect_results.py $(DEMO)/results
+	@$(BIN)/python scripts/collect_results.py --brief $(DEMO)/results
 
 test: setup lint  ## all tests, with the slow ones
 	$(BIN)/python -m pytest -m 'slow or not slow'

@@ -48,6 +48,14 @@ def collect(all_results: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [row for _, _, row in sorted(rows, key=lambda entry: entry[:2])]
 
 
+def brief(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Only chance, ours and the best possible; of a metric by group (a task of CrossTask) only the whole."""
+    wanted = ("benchmark", "metric", "chance", "ours", "best possible")
+    return [
+        {name: row.get(name, "") for name in wanted} for row in rows if not row["metric"].startswith("recall_per_task/")
+    ]
+
+
 def format_rows(rows: list[dict[str, str]], style: str) -> str:
     """The rows as "markdown" or "csv"; columns without any content are left out."""
     columns = [c for c in dict.fromkeys(c for row in rows for c in row) if any(row.get(c) for row in rows)]
@@ -66,10 +74,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outputs", nargs="+", type=Path, metavar="OUT", help="results folder or results file")
     parser.add_argument("--format", choices=("markdown", "csv"), default="markdown")
+    parser.add_argument(
+        "--brief", action="store_true", help="only chance, ours and, in a generated world, the best possible"
+    )
     parser.add_argument("--output", type=Path, help="write there instead of to the terminal")
     options = parser.parse_args(arguments)
     try:
-        table = format_rows(collect([read_results(file) for file in results_files(options.outputs)]), options.format)
+        rows = collect([read_results(file) for file in results_files(options.outputs)])
+        table = format_rows(brief(rows) if options.brief else rows, options.format)
     except (FileNotFoundError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     if options.output:

@@ -177,7 +177,7 @@ def run_parts_on_ray(job: Job, parts: Iterator[Part], address: str, workers: int
         import ray
     except ImportError as error:
         raise ValueError("--ray needs the package ray: pip install 'mmpt_plugin[ray]'") from error
-    local = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+    local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
     ray.init(address=address, log_to_driver=False, **local)
     try:
         task = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(make_part)

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from mmpt_plugin.criterions import contrastive
 from mmpt_plugin.data.shards import ShardWriter
 from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+from mmpt_plugin.tasks.zeroshot import LOGGERS_AFTER_RESULTS, silence
 
 torch.set_num_threads(1)  # the models of the tests are too small to share
 
@@ -66,6 +68,8 @@ def fairseq_train() -> Callable[..., None]:
 
     def run(config_name: str, *overrides: object) -> None:
         checkpoint_utils.save_checkpoint.__dict__.clear()  # fairseq keeps the best loss there from one run to the next
+        for name in LOGGERS_AFTER_RESULTS:
+            logging.getLogger(name).removeFilter(silence)  # of an evaluation before
         hydra_init(config_name)
         local = [f"common.user_dir={REPOSITORY / 'mmpt_plugin'}", "common.reset_logging=false", "common.cpu=true"]
         with initialize_config_dir(str(REPOSITORY / "projects" / "videoclip"), version_base="1.1"):

@@ -174,6 +174,7 @@ def feature_settings(network: FeatureNetwork, job: Job) -> FeatureSettings:
         network=network.name,
         weights_sha256=network.weights_sha256,
         feature_size=network.feature_size,
+        precision=job.network.precision,
         fps=job.fps,
         frame_size=job.frame_size,
     )
@@ -256,7 +257,6 @@ def extract_one(job: Job, network: FeatureNetwork, video_id: str, source: Path) 
             frames=blocks.frames,
             declared_seconds=blocks.declared_seconds,
             damaged=blocks.damaged,
-            precision=job.network.precision,
         )
         _write_output(job.out, record, features)
         return Outcome(video_id, str(source), len(features), warning=_doubts(record, job.fps))

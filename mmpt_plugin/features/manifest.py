@@ -35,6 +35,7 @@ class FeatureSettings:
     network: str  #: "s3d" or "hf:<name of the model's folder>"
     weights_sha256: str  #: of the network's tensors
     feature_size: int
+    precision: str = "fp32"  #: arithmetic of the network: bf16 keeps 8 bits of each activation
     fps: int = 30  #: frames a second after resampling, all of which go into the second's feature
     frame_size: int = 224  #: short side after scaling, and side of the centre crop
     value_range: str = "[0, 1]"  #: of the pixels that the network is given
@@ -52,7 +53,6 @@ class VideoRecord:
     frames: int  #: after resampling
     declared_seconds: float | None  #: length as the video file states it
     damaged: int  #: packets and frames that the decoder found damaged
-    precision: str  #: arithmetic of the network
 
 
 def write_settings(folder: Path, settings: FeatureSettings) -> None:

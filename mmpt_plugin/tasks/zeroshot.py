@@ -32,6 +32,8 @@ from mmpt_plugin.models.videoclip import VideoClipModel, checkpoint_config
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_RESTORE_FILE = "checkpoint_last.pt"  # fairseq's; given as such it means the one in checkpoint.save_dir
+
 
 def silence(record: logging.LogRecord) -> bool:
     """A filter that lets nothing through: on fairseq's loggers, it makes the table of results the end of the log."""
@@ -76,6 +78,11 @@ class VideoClipZeroShotTask(FairseqTask):
         super().__init__(cfg)
         for name in LOGGERS_AFTER_RESULTS:
             logging.getLogger(name).removeFilter(silence)
+        if cfg.checkpoint == DEFAULT_RESTORE_FILE:
+            raise ValueError(
+                f"checkpoint.restore_file={cfg.checkpoint}: without a folder fairseq looks for it in task.results_path; "
+                f"write ./{cfg.checkpoint} for the one in the current folder"
+            )
         self.checkpoint = Path(cfg.checkpoint)
         content = read_checkpoint(self.checkpoint)
         self.model_config = checkpoint_config(self.checkpoint, content, cfg.bert)
@@ -91,9 +98,11 @@ class VideoClipZeroShotTask(FairseqTask):
         self.encoded: list[EncodedBatch] = []
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
-        """A model of the checkpoint's own settings; fairseq fills it in the next step, this only checks that it can."""
+        """The checkpoint's model. fairseq loads the weights once more, but goes on without where it finds no file."""
         model = VideoClipModel.from_config(self.model_config)
-        model.check_state_dict(read_checkpoint(self.checkpoint)["model"], str(self.checkpoint))
+        weights = read_checkpoint(self.checkpoint)["model"]
+        model.check_state_dict(weights, str(self.checkpoint))
+        model.load_state_dict(weights)
         return model
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:

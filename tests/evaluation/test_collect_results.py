@@ -75,3 +75,10 @@ def test_folders_without_results_are_errors(script, tmp_path, capsys, content):
         script.main([str(tmp_path)])
     assert stop.value.code == 1
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_brief(script, outputs, capsys):
+    script.main([*outputs, "--format", "csv", "--brief"])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert list(rows[0]) == ["benchmark", "metric", "chance", "ours"]  # no best possible is known
+    assert rows[0] == {"benchmark": "coin", "metric": "edit", "chance": "1.0", "ours": "30.0"}

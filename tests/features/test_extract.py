@@ -96,6 +96,7 @@ def test_manifest_and_records(tmp_path, videos, stub):
         "network": "stub:",
         "weights_sha256": "00",
         "feature_size": 3,
+        "precision": "fp32",
         "fps": 30,
         "frame_size": SIZE,
         "value_range": "[0, 1]",
@@ -111,7 +112,6 @@ def test_manifest_and_records(tmp_path, videos, stub):
         "frames": 100,
         "declared_seconds": pytest.approx(100 / 30, abs=0.01),
         "damaged": 0,
-        "precision": "fp32",
     }
     assert sorted(os.listdir(out)) == sorted(
         [".lock", WORK_FOLDER, "-b_c.npy", "a.npy", "manifest.json", "videos.jsonl"]

@@ -28,7 +28,7 @@ SETTINGS = FeatureSettings("s3d", "ab" * 32, 512)
 
 
 def record(video_id: str, seconds: int = 3) -> VideoRecord:
-    return VideoRecord(video_id, f"videos/{video_id}.mp4", seconds, 30 * seconds, float(seconds), 0, "fp32")
+    return VideoRecord(video_id, f"videos/{video_id}.mp4", seconds, 30 * seconds, float(seconds), 0)
 
 
 def test_settings_survive(tmp_path):

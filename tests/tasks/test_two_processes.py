@@ -22,6 +22,9 @@ TWO_PROCESSES = (
     "common.cpu=true",
 )
 
+# unlike Adam's, its steps are proportional to gradients, so that these are compared and not only their signs
+SGD = ("optimizer._name=sgd", "+optimizer.lr=[0.001]", "+optimizer.momentum=0.0", "~optimizer.adam_betas")
+
 pytestmark = pytest.mark.slow
 
 
@@ -68,7 +71,7 @@ def test_two_processes_do_what_one_does_with_two_groups_a_step(tiny_settings, tm
         "optimization.max_update=3",
         "lr_scheduler.warmup_updates=0",
     )
-    still = ("optimizer._name=sgd", "~optimizer.adam_betas", f"model.bert={_without_dropout(tiny_settings, tmp_path)}")
+    still = (*SGD, f"model.bert={_without_dropout(tiny_settings, tmp_path)}")
     run(2, "pretrain", *common, *still, f"checkpoint.save_dir={tmp_path / 'two'}")
     run(1, "pretrain", *common, *still, f"checkpoint.save_dir={tmp_path / 'one'}", "optimization.update_freq=[2]")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
@@ -83,7 +86,7 @@ def test_gathered_negatives_are_those_of_one_large_batch(tiny_settings, tmp_path
         "optimization.max_update=3",
         "lr_scheduler.warmup_updates=0",
     )
-    still = ("optimizer._name=sgd", "~optimizer.adam_betas", f"model.bert={_without_dropout(tiny_settings, tmp_path)}")
+    still = (*SGD, f"model.bert={_without_dropout(tiny_settings, tmp_path)}")
     run(2, "pretrain", *common, *still, f"checkpoint.save_dir={tmp_path / 'two'}", "criterion.gather=true")
     run(1, "pretrain", *common, *still, f"checkpoint.save_dir={tmp_path / 'one'}", "dataset.batch_size=2")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

@@ -1,0 +1,249 @@
+"""Evaluation only: the checkpoint's weights, and nothing else, are measured; what does not fit is refused."""
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt_plugin import VideoClip
+from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.models.checkpoint import read_checkpoint, sha256
+from mmpt_plugin.tasks.zeroshot import NoUpdate, VideoClipZeroShotTask
+
+SENTENCES = ["add the onions", "cut the potatoes", "stir", "salt to a pan", "add salt", "cut a onion", "stir the pan"]
+SEGMENTS = [[0, 5], [5, 50], [3, 4], [10, 40], [59, 70], [60, 70], [20, 52]]  # seconds of two videos of 60
+
+
+@pytest.fixture
+def youcook2(tmp_path: Path) -> Path:
+    """A data folder whose youcook2 has seven clips of two videos."""
+    folder = tmp_path / "data" / "youcook2"
+    (folder / "features").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    database: dict[str, dict] = {"one": {"annotations": []}, "-t_wo": {"annotations": []}}
+    records = []
+    for i, (sentence, segment) in enumerate(zip(SENTENCES, SEGMENTS)):
+        video = ("one", "-t_wo")[i % 2]
+        records.append({"id": f"{video}_{len(database[video]['annotations'])}", "caption": ""})
+        database[video]["annotations"].append({"segment": segment, "sentence": sentence})
+    for video in database:
+        np.save(folder / "features" / f"{video}.npy", rng.standard_normal((60, 512)).astype(np.float16))
+    (folder / "youcook_val.pkl").write_bytes(pickle.dumps(records))
+    (folder / "youcookii_annotations_trainval.json").write_text(json.dumps({"database": database}))
+    return folder.parent
+
+
+@pytest.fixture
+def evaluate(
+    fairseq_train: Callable[..., None], youcook2: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> Callable[..., dict]:
+    """Evaluates a checkpoint, ours unless told otherwise; gives the results."""
+
+    def run(*overrides: str, checkpoint: Path | str = tiny_checkpoint) -> dict:
+        fairseq_train(
+            "zeroshot_youcook2",
+            f"task.data={youcook2}",
+            f"task.results_path={tmp_path / 'results'}",
+            f"checkpoint.restore_file={checkpoint}",
+            "dataset.num_workers=0",
+            *overrides,
+        )
+        return read_results(tmp_path / "results" / "youcook2.json")
+
+    return run
+
+
+@pytest.fixture
+def refused(evaluate: Callable[..., dict], tmp_path: Path) -> Callable[..., None]:
+    """Asserts that an evaluation fails with such a message and leaves no result."""
+
+    def run(error: type[Exception], message: str, *overrides: str, **settings: Path | str) -> None:
+        with pytest.raises(error, match=message):
+            evaluate(*overrides, **settings)
+        assert not list((tmp_path / "results").glob("youcook2*"))
+
+    return run
+
+
+class TouchesAFile:
+    """Pickled, it runs a command when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch '{self.path}'",)
+
+
+# --- what is measured ---
+
+
+def test_scores_are_those_of_the_checkpoints_embeddings(
+    evaluate: Callable[..., dict], youcook2: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    results = evaluate()
+    clip = VideoClip.from_pretrained(tiny_checkpoint)
+    videos = [np.load(youcook2 / "youcook2" / "features" / f"{name}.npy") for name in ("one", "-t_wo")]
+    windows = [videos[i % 2][start : min(end, start + 32)] for i, (start, end) in enumerate(SEGMENTS)]
+    assert [len(window) for window in windows] == [5, 32, 1, 30, 1, 0, 32]
+    similarities = (clip.encode_text(SENTENCES) @ clip.encode_video(windows).T).numpy()
+    saved = np.load(tmp_path / "results" / "youcook2_scores.npz")
+    np.testing.assert_allclose(saved["similarities"], similarities, atol=1e-4)
+    ranks = (similarities >= np.diag(similarities)[:, None]).sum(1)  # 1: only itself is as similar
+    assert results["metrics"]["R@1"] == pytest.approx((ranks <= 1).mean())
+    assert results["metrics"]["R@5"] == pytest.approx((ranks <= 5).mean())
+    assert results["metrics"]["median_rank"] == pytest.approx(np.median(ranks))
+    assert results["counts"] == {"expected": 3305, "found": 7, "missing": [], "queries": 7}
+    assert results["checkpoint"] == {"path": str(tiny_checkpoint.resolve()), "sha256": sha256(tiny_checkpoint)}
+    assert results["config"]["model"]["video_layers"] == 2 and results["config"]["task"]["benchmark"] == "youcook2"
+
+
+def test_weights_stay_bit_identical_and_nothing_is_saved(
+    evaluate: Callable[..., dict], tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[torch.nn.Module] = []
+    optimizers: list[NoUpdate] = []
+    build, initialise = VideoClipZeroShotTask.build_model, NoUpdate.__init__
+
+    def building(task, cfg, from_checkpoint=False):
+        built.append(build(task, cfg, from_checkpoint))
+        return built[-1]
+
+    def initialising(optimizer, *arguments):
+        initialise(optimizer, *arguments)
+        optimizers.append(optimizer)
+
+    monkeypatch.setattr(VideoClipZeroShotTask, "build_model", building)
+    monkeypatch.setattr(NoUpdate, "__init__", initialising)
+    before = tiny_checkpoint.read_bytes()
+    evaluate()
+    (model,), expected = built, read_checkpoint(tiny_checkpoint)["model"]
+    assert model.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert optimizers and not any(optimizer.state_dict()["state"] for optimizer in optimizers)
+    assert tiny_checkpoint.read_bytes() == before
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+@pytest.mark.slow
+def test_workers_and_batches_change_nothing(evaluate: Callable[..., dict]) -> None:
+    plain = evaluate()
+    assert evaluate("dataset.num_workers=2", "task.batch_size=2")["metrics"] == plain["metrics"]
+
+
+def test_a_run_replaces_the_results_of_an_earlier_one(evaluate: Callable[..., dict], tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "youcook2.json").write_text("old")
+    assert evaluate()["benchmark"] == "youcook2"
+
+
+def test_the_originals_checkpoint(evaluate: Callable[..., dict], golden: Path) -> None:
+    given = f"model.bert={golden / 'model' / 'bert-tiny'}"
+    results = evaluate(given, checkpoint=golden / "model" / "checkpoint_best.pt")
+    assert results["config"]["model"]["video_layers"] == 6
+
+
+# --- what is refused ---
+
+
+def test_no_checkpoint(refused: Callable[..., None], tmp_path: Path) -> None:
+    refused(
+        FileNotFoundError,
+        r"checkpoint\.restore_file: no checkpoint at .*none\.pt; give the path",
+        checkpoint=tmp_path / "none.pt",
+    )
+
+
+def test_a_name_that_fairseq_looks_for_elsewhere(
+    refused: Callable[..., None],
+    evaluate: Callable[..., dict],
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """fairseq takes a bare checkpoint_last.pt, its default, for that of the folder to save in: here the results'."""
+    shutil.copy(tiny_checkpoint, tmp_path / "checkpoint_last.pt")
+    shutil.copytree(tiny_checkpoint.parent / "bert", tmp_path / "bert")
+    monkeypatch.chdir(tmp_path)
+    refused(ValueError, r"write \./checkpoint_last\.pt", checkpoint="checkpoint_last.pt")
+    assert evaluate(checkpoint="./checkpoint_last.pt")["checkpoint"]["sha256"] == sha256(tiny_checkpoint)
+
+
+def test_a_file_that_is_no_checkpoint(refused: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    refused(ValueError, r"text\.pt cannot be loaded safely", checkpoint=tmp_path / "text.pt")
+    torch.save({"weights": {}}, tmp_path / "other.pt")
+    refused(ValueError, r"other\.pt holds no 'model'", checkpoint=tmp_path / "other.pt")
+
+
+def test_a_checkpoint_that_would_run_code(refused: Callable[..., None], tiny_checkpoint: Path, tmp_path: Path) -> None:
+    content = dict(read_checkpoint(tiny_checkpoint)) | {"extra_state": TouchesAFile(tmp_path / "touched")}
+    torch.save(content, tmp_path / "unsafe.pt")
+    refused(ValueError, r"unsafe\.pt cannot be loaded safely", checkpoint=tmp_path / "unsafe.pt")
+    assert not (tmp_path / "touched").exists()
+
+
+def test_missing_and_unknown_parameters_are_listed(
+    refused: Callable[..., None], tiny_checkpoint: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    content = dict(read_checkpoint(tiny_checkpoint))
+    content["model"] = dict(content["model"])
+    content["model"]["video_encoder.extra"] = content["model"].pop("video_encoder.feature_projection.norm.bias")
+    torch.save(content, tmp_path / "altered.pt")
+    refused(
+        ValueError,
+        r"altered\.pt does not fit the model: 1 missing: video_encoder\.feature_projection\.norm\.bias; "
+        r"1 unknown: video_encoder\.extra\.",
+        f"model.bert={tiny_bert}",
+        checkpoint=tmp_path / "altered.pt",
+    )
+
+
+def test_a_bert_that_does_not_fit(refused: Callable[..., None], golden: Path) -> None:
+    refused(ValueError, "does not fit the model: .* of another shape", f"model.bert={golden / 'model' / 'bert-tiny'}")
+
+
+def test_videos_without_features_stop_the_run_or_are_counted(
+    refused: Callable[..., None], evaluate: Callable[..., dict], youcook2: Path
+) -> None:
+    (youcook2 / "youcook2" / "features" / "-t_wo.npy").unlink()
+    refused(FileNotFoundError, r"1 of 2 videos have no <video id>\.npy in .*: -t_wo\. .*task\.on_missing=skip")
+    counts = evaluate("task.on_missing=skip")["counts"]
+    assert counts["missing"] == ["-t_wo"] and counts["found"] == counts["queries"] == 4
+
+
+def test_features_that_cannot_be_used(refused: Callable[..., None], youcook2: Path) -> None:
+    path = youcook2 / "youcook2" / "features" / "one.npy"
+    whole = np.load(path)
+    spoilt = whole.copy()
+    spoilt[2, 7] = np.inf
+    for array, message in (
+        (spoilt, r"one\.npy: NaN or infinite values in 1 of rows 0\.\.5, first in row 2"),
+        (whole[:, :100], r"one\.npy has shape \(60, 100\); features must be \(seconds, 512\)"),
+        (whole.astype(np.float64), r"one\.npy holds float64"),
+    ):
+        np.save(path, array)
+        refused(ValueError, message)
+    np.save(path, whole)
+    path.write_bytes(path.read_bytes()[:-1])
+    refused(ValueError, r"one\.npy is not a whole \.npy array")
+
+
+def test_retrieval_and_misspelt_keys(refused: Callable[..., None], tmp_path: Path) -> None:
+    nowhere = f"task.data={tmp_path / 'nothing'}"  # keys are checked before anything is read
+    refused(Exception, "Could not override 'task.retrieval.enabled'", "task.retrieval.enabled=true", nowhere)
+    refused(Exception, "Key 'retrieval' not in 'VideoClipZeroShotConfig'", "+task.retrieval.enabled=true", nowhere)
+    refused(Exception, "Could not override 'task.onmissing'", "task.onmissing=skip", nowhere)
+
+
+def test_a_place_for_results_that_cannot_be_written(evaluate: Callable[..., dict], tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("in the way")
+    with pytest.raises(OSError, match="results"):
+        evaluate()
