@@ -23,7 +23,13 @@ TWO_PROCESSES = (
 )
 
 # unlike Adam's, its steps are proportional to gradients, so that these are compared and not only their signs
-SGD = ("optimizer._name=sgd", "+optimizer.lr=[0.001]", "+optimizer.momentum=0.0", "~optimizer.adam_betas")
+SGD = (
+    "optimizer._name=sgd",
+    "+optimizer.lr=[0.001]",
+    "+optimizer.momentum=0.0",
+    "+optimizer.weight_decay=0.0",
+    "~optimizer.adam_betas",
+)
 
 pytestmark = pytest.mark.slow
 
