@@ -39,7 +39,7 @@ from mmpt_plugin.features.manifest import read_failures, read_records, read_sett
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig
 from mmpt_plugin.features.video import VideoBlocks
 
-from .video_files import gray_levels, moving_square, repeat_video, write_sound, write_video
+from .video_files import gray_levels, moving_square, write_sound, write_video
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "extract_features.py"
 SIZE = 32
@@ -425,35 +425,6 @@ def start_script(videos: Path, out: Path, network: str, *options: str) -> subpro
 def script_arguments(videos: Path, out: Path, network: str, *options: str) -> list[str]:
     arguments = ["--videos", str(videos), "--out", str(out), "--network", network]
     return [*arguments, "--frame-size", str(SIZE), "--threads", "1", *options]
-
-
-LONG_VIDEO = """
-import resource, sys
-from pathlib import Path
-from mmpt_plugin.features import networks
-from mmpt_plugin.features.extract import Job, in_this_process, run
-
-def mean_colour(frames):
-    return frames.float().mean(dim=(1, 2, 3)) + 1
-
-networks.NETWORKS["stub"] = lambda argument, config: networks.FeatureNetwork("stub", "", 3, mean_colour)
-video, out = map(Path, sys.argv[1:])
-job = Job(out, networks.NetworkConfig("stub"), batch_seconds=4)
-summary = run(job, {"long": video}, in_this_process)
-print(summary.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-
-
-@pytest.mark.slow
-def test_a_long_video_stays_within_memory(tmp_path):
-    """Twenty minutes, whose frames alone take 5 GB; two hours take no more, only six times as long."""
-    minute = write_video(tmp_path / "minute.mp4", moving_square(1800, 640, 360), options={"preset": "ultrafast"})
-    video = repeat_video(minute, tmp_path / "long.mp4", 20)
-    command = [sys.executable, "-c", LONG_VIDEO, str(video), str(tmp_path / "out")]
-    seconds, peak_mib = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
-    assert seconds == 1200
-    assert np.load(tmp_path / "out" / "long.npy").shape == (1200, 3)
-    assert peak_mib < 1500, f"{peak_mib} MiB"
 
 
 @pytest.mark.slow
