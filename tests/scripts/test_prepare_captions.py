@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -202,21 +201,6 @@ def test_fast_and_plain_tokenizer_agree(script, tiny_bert):
             texts, add_special_tokens=False, split_special_tokens=special_words_are_text, verbose=False
         )
         assert script.load_tokenize(str(tiny_bert), special_words_are_text)(texts) == expected["input_ids"]
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_file(tiny_bert, tmp_path):
-    """200 MB through the whole script. Most of what remains is torch, which the tokenizers' library imports."""
-    raw = tmp_path / "raw_caption.json"
-    lines = ["add the salt to the pan"] + ["the pan"] * 79  # repeated words cost reading, but little tokenizing
-    video = json.dumps({"start": [float(i) for i in range(80)], "end": [i + 1.5 for i in range(80)], "text": lines})
-    with raw.open("w") as file:
-        file.write("{" + ",".join(f'"{i}":{video}' for i in range(100_000)) + "}")
-    assert raw.stat().st_size > 180 << 20
-    command = [sys.executable, SCRIPT, raw, "--bert", tiny_bert, "--out", tmp_path / "out", "--workers", "1"]
-    subprocess.run(command, check=True, capture_output=True)
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1 << 20  # KiB: 1 GB
-    assert PreparedCaptions(tmp_path / "out").counts["lines"] == 8_000_000
 
 
 @pytest.mark.slow
