@@ -233,7 +233,8 @@ def test_file_that_breaks_off_yields_what_it_has(tmp_path):
     frames = np.concatenate(list(video))
     assert 20 < video.frames < 70
     assert video.declared_seconds == pytest.approx(3, abs=0.01)
-    np.testing.assert_array_equal(frames[: video.frames - 1], decode(whole)[: video.frames - 1])
+    intact = video.frames - 16  # the cut frame may be one that the frames before it in time were predicted from
+    np.testing.assert_array_equal(frames[:intact], decode(whole)[:intact])
 
 
 def test_damage_is_counted(tmp_path):

@@ -1,5 +1,6 @@
 """Pre-training through fairseq-hydra-train on a few videos: it runs with every option, and refuses bad input early."""
 
+import json
 import logging
 import math
 import shutil
@@ -13,7 +14,7 @@ from fairseq.logging import progress_bar
 
 from mmpt_plugin.data.shards import ShardWriter
 from mmpt_plugin.models import videoclip
-from mmpt_plugin.models.checkpoint import read_checkpoint
+from mmpt_plugin.models.checkpoint import read_checkpoint, sha256
 from mmpt_plugin.retrieval import cluster_groups
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
 from mmpt_plugin.tasks import pretraining
@@ -52,11 +53,11 @@ def test_trains_logs_and_saves(
     pretrain: Callable[..., None], losses: list[float], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    pretrain(tmp_path, "optimization.max_epoch=8", "common.log_interval=1", "common.log_format=json")
-    assert len(losses) == 8 * 6 and all(math.isfinite(loss) for loss in losses)
-    assert np.mean(losses[-6:]) < np.mean(losses[:6])  # 8 pairs a batch, seen 8 times
+    pretrain(tmp_path, "optimization.max_epoch=5", "common.log_interval=1", "common.log_format=json")
+    assert len(losses) == 5 * 6 and all(math.isfinite(loss) for loss in losses)
+    assert np.mean(losses[-6:]) < np.mean(losses[:6])  # 8 pairs a batch, 5 epochs
     content = torch.load(tmp_path / "checkpoint_last.pt", weights_only=True)
-    assert content["extra_state"]["train_iterator"]["epoch"] == 9
+    assert content["extra_state"]["train_iterator"]["epoch"] == 6
     assert math.isfinite(content["extra_state"]["val_loss"])
     assert (tmp_path / "checkpoint_best.pt").is_file()
     assert {path.name for path in (tmp_path / "bert").iterdir()} >= {"config.json", "tokenizer_config.json"}
@@ -64,7 +65,7 @@ def test_trains_logs_and_saves(
     for value in ("train_loss", "train_video_to_text", "train_pairs_per_s", "train_lr", "train_gnorm"):
         assert value in inner
     assert any("valid_loss" in message and "valid_text_to_video" in message for message in caplog.messages)
-    assert any("clusters of epoch 8: 6 of 4 videos" in message for message in caplog.messages)
+    assert any("clusters of epoch 5: 6 of 4 videos" in message for message in caplog.messages)
 
 
 def test_tensorboard_where_it_is_installed(
@@ -92,7 +93,7 @@ def test_validation_draws_the_same_clips_each_time(
     assert [len(set(video_ids)) for video_ids, _ in batches[:2]] == [4, 1]
 
 
-@pytest.mark.parametrize("retrieval", [True, False])
+@pytest.mark.parametrize("retrieval", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_bfloat16(pretrain: Callable[..., None], losses: list[float], tmp_path: Path, retrieval: bool) -> None:
     pretrain(tmp_path, "common.bf16=true", ONE_UPDATE, f"task.retrieval.enabled={retrieval}")
     assert len(losses) == 1 and math.isfinite(losses[0])
@@ -125,9 +126,8 @@ def test_groups_and_updates_of_an_epoch(
     assert read_checkpoint(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == 2
 
 
-@pytest.mark.parametrize("rule", ["overlapped", "aligned"])
-def test_sampling_rules(pretrain: Callable[..., None], losses: list[float], tmp_path: Path, rule: str) -> None:
-    pretrain(tmp_path, f"task.clip_sampling={rule}", ONE_UPDATE)
+def test_aligned_clips(pretrain: Callable[..., None], losses: list[float], tmp_path: Path) -> None:
+    pretrain(tmp_path, "task.clip_sampling=aligned", ONE_UPDATE)
     assert len(losses) == 1
 
 
@@ -144,11 +144,11 @@ def test_videos_are_embedded_when_an_epoch_starts_and_never_after_the_last(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["start_epoch=2"], [(2, 24), (3, 24)]),
+        pytest.param(["start_epoch=2"], [(2, 24), (3, 24)], marks=pytest.mark.slow),
         (["every=2"], [(1, 24), (3, 24)]),
         (["clips=first_32s", "pick=nearest"], [(1, 24), (2, 24), (3, 24)]),
-        (["index=ivf"], [(1, 24), (2, 24), (3, 24)]),
-        (["enabled=false"], []),
+        pytest.param(["index=ivf"], [(1, 24), (2, 24), (3, 24)], marks=pytest.mark.slow),
+        pytest.param(["enabled=false"], [], marks=pytest.mark.slow),
     ],
 )
 def test_options(
@@ -179,12 +179,11 @@ def test_embeddings_of_training_are_reused(
         return result
 
     monkeypatch.setattr(ClusterGroups, "groups", recording)
-    pretrain(tmp_path, "optimization.max_epoch=3", "task.retrieval.embeddings=reuse")
-    unseen = [(epoch, 24 - len(used[epoch - 2])) for epoch in (2, 3) if len(used[epoch - 2]) < 24]
-    assert unseen and refreshed == [(1, 24), *unseen]
+    pretrain(tmp_path, "task.retrieval.embeddings=reuse")
+    assert len(used[0]) < 24 and refreshed == [(1, 24), (2, 24 - len(used[0]))]
 
 
-@pytest.mark.parametrize("precision", [[], ["common.bf16=true"]])
+@pytest.mark.parametrize("precision", [[], pytest.param(["common.bf16=true"], marks=pytest.mark.slow)])
 def test_an_ignored_hook_leaves_no_trace_in_training(
     pretrain: Callable[..., None],
     losses: list[float],
@@ -278,21 +277,11 @@ def test_values_that_are_not_finite(data: Path, refused, name: str, what: str) -
     values[0, 1] = np.nan
     values.flush()
     refused(r"altered or damaged: sha256", f"task.data={data}")
-    index = path.with_name("index.json")
-    index.write_text(index.read_text().replace(_recorded_sum(index, name), _sha256(path)))  # as if written so
+    index_path = path.with_name("index.json")
+    index = json.loads(index_path.read_text())
+    index["arrays"][name]["sha256"] = sha256(path)  # as if it had been written so
+    index_path.write_text(json.dumps(index))
     refused(rf"video train00: {what} are NaN or infinite in 1 of \d+ rows, first in row 0", f"task.data={data}")
-
-
-def _recorded_sum(index: Path, name: str) -> str:
-    import json
-
-    return json.loads(index.read_text())["arrays"][name]["sha256"]
-
-
-def _sha256(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_truncated_shard(data: Path, refused) -> None:
@@ -359,22 +348,34 @@ def test_no_clips(refused, clips: int) -> None:
     ("override", "message"),
     [
         ("task.videos_per_batch=25", r"task\.videos_per_batch is 25 and the training list has 24 videos"),
-        ("dataset.batch_size=7", r"has 6 groups .* dataset\.batch_size=7 groups need 7"),
-        ("task.retrieval.num_neighbors=3", r"task\.retrieval\.num_neighbors is 3: a cluster keeps"),
-        ("task.retrieval.every=0", r"every=0 must be at least 1"),
-        ("task.retrieval.clips_per_video=0", r"clips_per_video is 0: at least 1 is needed"),
+        pytest.param(
+            "dataset.batch_size=7", r"has 6 groups .* dataset\.batch_size=7 groups need 7", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "task.retrieval.num_neighbors=3",
+            r"task\.retrieval\.num_neighbors is 3: a cluster keeps",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("task.retrieval.every=0", r"every=0 must be at least 1", marks=pytest.mark.slow),
+        pytest.param(
+            "task.retrieval.clips_per_video=0", r"clips_per_video is 0: at least 1 is needed", marks=pytest.mark.slow
+        ),
         ("task.min_text_tokens=65", r"text_tokens must be \(smallest, largest\)"),
         ("task.clip_sampling=both", r"clip_sampling"),
         ("task.retrieval.pick=best", r"pick"),
-        ("task.verify=never", r"verify"),
-        ("task.on_missing=ignore", r"on_missing"),
+        pytest.param("task.verify=never", r"verify", marks=pytest.mark.slow),
+        pytest.param("task.on_missing=ignore", r"on_missing", marks=pytest.mark.slow),
         ("criterion.temperature=0", r"criterion\.temperature is 0.*: it must be positive"),
-        ("model.video_layers=4", r"model\.video_layers is 4; '.*' has 3 layers"),
-        ("model.max_text_pieces=63", r"64 positions; model\.max_video_seconds and model\.max_text_pieces need 65"),
+        pytest.param("model.video_layers=4", r"model\.video_layers is 4; '.*' has 3 layers", marks=pytest.mark.slow),
+        pytest.param(
+            "model.max_text_pieces=63",
+            r"64 positions; model\.max_video_seconds and model\.max_text_pieces need 65",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_settings_that_make_no_sense(refused, override: str, message: str) -> None:
-    refused(message, override, "task.retrieval.num_neighbors=64" if "videos_per_batch" in override else override)
+    refused(message, "task.retrieval.num_neighbors=64", override)
 
 
 def test_a_place_to_save_that_cannot_be_written(

@@ -36,7 +36,7 @@ def assert_same_end(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param([], id="clusters"),
+        pytest.param([], id="clusters", marks=pytest.mark.slow),
         pytest.param(["task.retrieval.enabled=false"], id="random"),
         pytest.param(["task.retrieval.every=2"], id="every_2", marks=pytest.mark.slow),
         pytest.param(["dataset.num_workers=2", "dataset.data_buffer_size=2"], id="workers", marks=pytest.mark.slow),
@@ -75,6 +75,7 @@ def test_accumulated_gradients_and_moving_average(
     assert any((content["model"][key] != value).any() for key, value in content["extra_state"]["ema"].items())
 
 
+@pytest.mark.slow
 def test_end_of_an_epoch(pretrain: Callable[..., None], losses: list[float], tmp_path: Path) -> None:
     pretrain(tmp_path / "whole")
     whole = list(losses)
@@ -133,6 +134,7 @@ def test_another_list_of_videos(
     assert len(losses) == 2
 
 
+@pytest.mark.slow
 def test_another_size_of_groups(pretrain: Callable[..., None], losses: list[float], tmp_path: Path) -> None:
     pretrain(tmp_path, "optimization.max_update=2")
     losses.clear()
