@@ -20,6 +20,8 @@ from mmpt_plugin.retrieval.refresh import EmbeddingMemory, broadcast_from_first,
 
 logger = logging.getLogger(__name__)
 
+FAILED = np.int64(-1)  # stands in all clusters where the first process could not form them
+
 
 @dataclass(frozen=True)
 class RetrievalSettings:
@@ -95,38 +97,51 @@ class ClusterGroups:
         return np.random.default_rng([self.seed, epoch]).permutation(self._clusters)
 
     def _refresh(self, epoch: int) -> NDArray[np.int64]:
-        """Embed, search, cluster; on the first process, then told to the others."""
+        """Embed on all processes, cluster on the first, tell the others."""
         started = time.perf_counter()
         vectors = self._vectors(epoch)
-        embedded = time.perf_counter()
-        k = self.videos_per_batch
-        clusters = np.zeros((self.num_groups, k), np.int64)
+        clusters = np.full((self.num_groups, self.videos_per_batch), FAILED)
+        failure: Exception | None = None
         if world()[0] == 0:
-            settings, corpus = self.settings, self.dataset.corpus
-            index = VideoIndex(
-                vectors,
-                kind=settings.index,
-                min_recall=settings.min_recall,
-                recall_at=settings.num_neighbors,
-                num_centroids=settings.num_centroids,
-                max_nprobe=settings.max_nprobe,
-                seed=self.seed,
-                names=corpus.video_ids,
-            )
-            indexed = time.perf_counter()
-            rng = np.random.default_rng([self.seed, epoch])
-            seeds = draw_seeds(len(vectors), k, rng)
-            neighbours = index.neighbours_of(seeds, min(settings.num_neighbors, len(vectors)))
-            clusters[:] = form_clusters(neighbours, k, rng, pick=settings.pick)
-            searched = time.perf_counter()
-            self.statistics = cluster_statistics(list(clusters), vectors, rng) | {
-                "seconds_embed": embedded - started,
-                "seconds_index": indexed - embedded,
-                "seconds_search": searched - indexed,
-            }
-            values = ", ".join(f"{name} {value:.4g}" for name, value in self.statistics.items())
-            logger.info(f"clusters of epoch {epoch}: {self.num_groups} of {k} videos; {values}")
-        return broadcast_from_first(clusters, next(self.model.parameters()).device)
+            try:
+                clusters = self._cluster(vectors, epoch, time.perf_counter() - started)
+            except Exception as error:  # the others wait for the clusters: they shall stop too
+                failure = error
+        clusters = broadcast_from_first(clusters, next(self.model.parameters()).device)
+        if failure is not None:
+            raise failure
+        if (clusters == FAILED).any():
+            raise RuntimeError(f"the first process could not form the clusters of epoch {epoch}: its log says why")
+        return clusters
+
+    def _cluster(self, vectors: NDArray[np.float32], epoch: int, seconds_embed: float) -> NDArray[np.int64]:
+        """(groups, videos_per_batch) indexes of videos, from the embeddings of all; logs what they are like."""
+        started = time.perf_counter()
+        settings, k = self.settings, self.videos_per_batch
+        index = VideoIndex(
+            vectors,
+            kind=settings.index,
+            min_recall=settings.min_recall,
+            recall_at=settings.num_neighbors,
+            num_centroids=settings.num_centroids,
+            max_nprobe=settings.max_nprobe,
+            seed=self.seed,
+            names=self.dataset.corpus.video_ids,
+        )
+        indexed = time.perf_counter()
+        rng = np.random.default_rng([self.seed, epoch])
+        seeds = draw_seeds(len(vectors), k, rng)
+        neighbours = index.neighbours_of(seeds, min(settings.num_neighbors, len(vectors)))
+        clusters = np.array(form_clusters(neighbours, k, rng, pick=settings.pick))
+        searched = time.perf_counter()
+        self.statistics = cluster_statistics(list(clusters), vectors, rng) | {
+            "seconds_embed": seconds_embed,
+            "seconds_index": indexed - started,
+            "seconds_search": searched - indexed,
+        }
+        values = ", ".join(f"{name} {value:.4g}" for name, value in self.statistics.items())
+        logger.info(f"clusters of epoch {epoch}: {self.num_groups} of {k} videos; {values}")
+        return clusters
 
     def _vectors(self, epoch: int) -> NDArray[np.float32]:
         """(videos, D), complete on the first process: from what training computed where allowed, else by a pass."""

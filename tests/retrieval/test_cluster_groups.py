@@ -230,6 +230,22 @@ def test_a_model_that_diverged_names_the_videos(corpus: VideoTextCorpus) -> None
         clusters.groups(1)
 
 
+def test_a_failure_of_the_first_process_stops_the_others_too(
+    corpus: VideoTextCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[np.ndarray] = []
+    monkeypatch.setattr(cluster_groups, "broadcast_from_first", lambda groups, device: told.append(groups) or groups)
+    first = source(corpus)
+    with torch.no_grad():
+        first.model.scale.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"embeddings that are not finite"):
+        first.groups(1)
+    monkeypatch.setattr(cluster_groups, "broadcast_from_first", lambda groups, device: told[0])
+    monkeypatch.setattr(cluster_groups, "world", lambda: (1, 2))
+    with pytest.raises(RuntimeError, match=r"the first process could not form the clusters of epoch 1"):
+        source(corpus).groups(1)
+
+
 def test_a_recall_that_is_out_of_reach(corpus: VideoTextCorpus) -> None:
     clusters = source(corpus, index="ivf", num_centroids=6, max_nprobe=1, min_recall=1.0)
     with pytest.raises(ValueError, match=r"min_recall 1\.0 not reached: recall@8 is 0\.\d+ with 1 of 6 lists"):
