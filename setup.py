@@ -41,6 +41,6 @@ setup(
         "prepare": ["av>=14", "ijson>=3.3"],  # features and captions from raw videos
         "ray": ["ray>=2.40"],
         "tensorboard": ["tensorboardX"],
-        "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit", "scipy"],
+        "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit", "scipy", "ray>=2.40", "scikit-video"],
     },
 )

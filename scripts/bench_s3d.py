@@ -73,12 +73,12 @@ def build_variants(model: S3D, device: str, compiled: bool) -> dict[str, Variant
         PLAIN: (plain, torch.float32, contiguous),
         "channels last fp32": (_channels_last(model, torch.float32), torch.float32, channels_last),
         "channels last bf16": (_channels_last(model, torch.bfloat16), torch.bfloat16, channels_last),
-        "folded fp32": (optimize_for_inference(model), torch.float32, channels_last),
-        "folded bf16": (optimize_for_inference(model, torch.bfloat16), torch.bfloat16, channels_last),
+        "optimized fp32": (optimize_for_inference(model), torch.float32, channels_last),
+        "optimized bf16": (optimize_for_inference(model, torch.bfloat16), torch.bfloat16, channels_last),
     }
     if compiled:
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-            variants[f"folded compiled {name}"] = (optimize_for_inference(model, dtype, True), dtype, channels_last)
+            variants[f"optimized compiled {name}"] = (optimize_for_inference(model, dtype, True), dtype, channels_last)
     return {name: (network.to(device), dtype, layout) for name, (network, dtype, layout) in variants.items()}
 
 

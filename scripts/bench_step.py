@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for activations: must be set before torch is loaded
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 from transformers import BertConfig, BertModel
 
 from mmpt_plugin.criterions.contrastive import symmetric_info_nce
@@ -24,6 +29,7 @@ from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.videoclip import VideoClipModel
 
 Inputs = dict[str, Tensor]
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def build_model(config: BertConfig, device: str) -> VideoClipModel:
@@ -68,9 +74,10 @@ def padded_forward(model: VideoClipModel, batch: Inputs) -> dict[str, Tensor]:
     return {"video_embeddings": means[0], "text_embeddings": means[1]}
 
 
-def make_step(model: VideoClipModel, batch: Inputs, padded: bool, chunk_pairs: int, bf16: bool) -> Callable[[], None]:
+def make_step(
+    model: VideoClipModel, optimizer: torch.optim.Optimizer, batch: Inputs, padded: bool, chunk_pairs: int, bf16: bool
+) -> Callable[[], None]:
     """One update of the model on the batch."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-5, betas=(0.9, 0.98))
     device = batch["text_ids"].device.type
 
     def step() -> None:
@@ -90,22 +97,67 @@ def make_step(model: VideoClipModel, batch: Inputs, padded: bool, chunk_pairs: i
     return step
 
 
-def seconds(step: Callable[[], None]) -> float:
+def seconds(step: Callable[[], object]) -> float:
     started = time.perf_counter()
     step()
     return time.perf_counter() - started
 
 
-def resident_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def useful_flops(config: BertConfig, batch: Inputs) -> float:
+    """Multiply-adds (x 2) of a step's matrix products on real tokens, without attention scores; backward is twice forward."""
+    layer = 2 * (4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size)
+    video, text = int(batch["video_mask"].sum()), int(batch["text_mask"].sum())
+    projection = 2 * video * (512 * config.hidden_size + config.hidden_size**2)
+    video_tokens = video + 2 * len(batch["video_mask"])
+    return 3 * (layer * (config.num_hidden_layers // 2 * video_tokens + config.num_hidden_layers * text) + projection)
+
+
+def matmul_gigaflops(dtype: torch.dtype, device: str, size: int = 2048) -> float:
+    """What a plain matrix product of two squares reaches here."""
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
+
+    def product() -> None:
+        a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * size**3 / min(seconds(product) for _ in range(5)) / 1e9
+
+
+def resident_mebibytes(key: str) -> float:
+    """VmRSS (now) or VmHWM (the highest since the last reset) of this process."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) / 1024
+
+
+def large_batch(
+    model: VideoClipModel, optimizer: torch.optim.Optimizer, pairs: int, chunk: int, device: str
+) -> dict[str, float]:
+    """A step of many pairs in chunks: its rate, and its peak memory above weights, gradients and optimizer."""
+    make_step(model, optimizer, draw_batch(2, device), False, 0, False)()  # now gradients and moments exist
+    step = make_step(model, optimizer, draw_batch(pairs, device), False, chunk, False)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        spent = seconds(step)
+        growth = (torch.cuda.max_memory_allocated() - before) / 2**20
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        baseline = resident_mebibytes("VmRSS")
+        spent = seconds(step)
+        growth = resident_mebibytes("VmHWM") - baseline
+    return {
+        "pairs": pairs,
+        "chunk_pairs": chunk,
+        "pairs_per_second": round(pairs / spent, 3),
+        "peak_above_weights_MiB": round(growth),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=64)
-    parser.add_argument(
-        "--large-batch", type=int, default=0, help="also one step of so many pairs in chunks of --chunk"
-    )
+    parser.add_argument("--pairs", type=int, nargs="+", default=[64], help="sizes; the first one is compared in depth")
+    parser.add_argument("--large-batch", type=int, default=0, help="also a step of so many pairs in chunks of --chunk")
     parser.add_argument("--chunk", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -122,40 +174,50 @@ def main() -> None:
         num_attention_heads=args.width // 64,
     )
     model = build_model(config, args.device)
-    batch = draw_batch(args.pairs, args.device)
-    variants = {
-        "padded_fp32": make_step(model, batch, padded=True, chunk_pairs=0, bf16=False),
-        "packed_fp32": make_step(model, batch, padded=False, chunk_pairs=0, bf16=False),
-        "packed_fp32_chunked": make_step(model, batch, padded=False, chunk_pairs=max(args.pairs // 4, 1), bf16=False),
-        "packed_bf16": make_step(model, batch, padded=False, chunk_pairs=0, bf16=True),
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, betas=(0.9, 0.98), weight_decay=0, fused=True)
+    report: dict = {
+        "threads": args.threads,
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else f"cpu ({platform.processor()})",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "layers": args.layers,
+        "width": args.width,
     }
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for repeat in range(args.repeats + 1):
-        for name, step in variants.items():
+    if args.large_batch:  # first, before other steps have left memory behind
+        report["large_batch"] = large_batch(model, optimizer, args.large_batch, args.chunk, args.device)
+    batch = draw_batch(args.pairs[0], args.device)
+    settings = {  # padded, chunk_pairs, bf16
+        "padded_fp32": (True, 0, False),
+        "packed_fp32": (False, 0, False),
+        "packed_fp32_chunked": (False, max(args.pairs[0] // 4, 1), False),
+        "padded_bf16": (True, 0, True),
+        "packed_bf16": (False, 0, True),
+    }
+    steps = {name: make_step(model, optimizer, batch, *chosen) for name, chosen in settings.items()}
+    for size in args.pairs[1:]:
+        steps[f"packed_fp32_{size}_pairs"] = make_step(model, optimizer, draw_batch(size, args.device), False, 0, False)
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for repeat in tqdm(range(args.repeats + 1), unit="repeat", disable=None):
+        for name, step in steps.items():
             spent = seconds(step)
             if repeat:  # the first is warm-up
                 times[name].append(spent)
     median = {name: statistics.median(values) for name, values in times.items()}
-    report = {
-        "pairs": args.pairs,
-        "pairs_per_second": {name: round(args.pairs / value, 3) for name, value in median.items()},
-        "seconds": {name: [round(value, 3) for value in values] for name, values in times.items()},
-        "packed_over_padded": round(median["padded_fp32"] / median["packed_fp32"], 3),
+    flops = useful_flops(config, batch)
+    peaks = {name: matmul_gigaflops(dtype, args.device) for name, dtype in PRECISIONS.items()}
+    report |= {
+        "pairs": args.pairs[0],
+        "seconds": {name: [round(value, 4) for value in values] for name, values in times.items()},
+        "pairs_per_second": {name: round(args.pairs[0] / median[name], 3) for name in settings},
+        "packed_over_padded": {
+            name: round(median[f"padded_{name}"] / median[f"packed_{name}"], 3) for name in PRECISIONS
+        },
         "chunked_over_whole_time": round(median["packed_fp32_chunked"] / median["packed_fp32"], 3),
-        "threads": args.threads,
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
-        "torch": torch.__version__,
+        "useful_gigaflops_per_pair": round(flops / args.pairs[0] / 1e9, 2),
+        "matmul_gigaflops": {name: round(value) for name, value in peaks.items()},
+        "share_of_matmul_rate": {
+            name: round(flops / median[f"packed_{name}"] / 1e9 / peaks[name], 3) for name in PRECISIONS
+        },
     }
-    if args.large_batch:
-        large = make_step(model, draw_batch(args.large_batch, args.device), False, args.chunk, False)
-        before = resident_bytes()
-        spent = seconds(large)
-        report["large_batch"] = {
-            "pairs": args.large_batch,
-            "chunk_pairs": args.chunk,
-            "pairs_per_second": round(args.large_batch / spent, 3),
-            "growth_of_peak_resident_GiB": round((resident_bytes() - before) / 2**30, 2),
-        }
     print(json.dumps(report, indent=2))
 
 

@@ -26,12 +26,15 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 ARMS = {  # name -> what differs from the demo
     "clusters": [],
-    "random": ["task.retrieval.enabled=false"],
+    "random": ["+difference=no_retrieval"],
     "reuse": ["task.retrieval.embeddings=reuse"],
-    "nearest": ["task.retrieval.pick=nearest"],
-    "first_32s": ["task.retrieval.clips=first_32s"],
+    "nearest": ["+difference=retrieve_k"],
+    "first_32s": ["+difference=first_32s"],
     "aligned": ["task.clip_sampling=aligned"],
-    "aligned_random": ["task.clip_sampling=aligned", "task.retrieval.enabled=false"],
+    "aligned_random": ["+difference=no_retrieval_no_overlap"],
+    "mil_nce": ["+difference=mil_nce"],
+    "shared_encoder": ["+difference=shared_encoder"],
+    "cls_pooling": ["+difference=cls_pooling"],
 }
 METRICS = ("R@1", "R@5", "R@10")
 

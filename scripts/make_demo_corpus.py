@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the demo corpus: a generated world of cooking videos, with everything that pre-training and evaluation read.
 
-Takes seconds and about 100 MB. See mmpt_plugin/demo/world.py for what the world is and for every number of it.
+Takes seconds and about 160 MB. See mmpt_plugin/demo/world.py for what the world is and for every number of it.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ from mmpt_plugin.data.captions import (
     encode_captions,
     original_deduplicate,
     original_encode_captions,
+    vocabulary_sha256,
 )
 
 logger = logging.getLogger(__name__)
@@ -259,7 +260,7 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     """What the prepared file says of its making: tokenizer, vocabulary, rule and source."""
     from mmpt_plugin.models.bert import load_tokenizer  # imports torch
 
-    vocabulary = sorted(load_tokenizer(options.bert).get_vocab().items())
+    vocabulary = load_tokenizer(options.bert).get_vocab()
     rule: dict[str, Any] = {"deduplication": "words", "max_pieces": options.max_pieces, "long_captions": "split"}
     if options.compat:
         rule = {
@@ -271,7 +272,7 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "tokenizer": Path(options.bert).name,
         "vocabulary_size": len(vocabulary),
-        "vocabulary_sha256": hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest(),
+        "vocabulary_sha256": vocabulary_sha256(vocabulary),
         **rule,
         "raw": {"file": options.raw.name, "bytes": options.raw.stat().st_size},
     }

@@ -1,6 +1,8 @@
 """Fixtures shared by all tests."""
 
+import json
 import logging
+import pickle
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -160,3 +162,73 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(contrastive, "symmetric_info_nce", recording)
     return seen
+
+
+def save_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="session")
+def benchmark_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Training and test splits of five benchmarks in the official formats, in the tiny BERT's words. Copy it to alter it."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    rng = np.random.default_rng(7)
+
+    def save_features(name: str, **seconds: int) -> None:
+        (folder / name / "features").mkdir(parents=True, exist_ok=True)
+        for video, length in seconds.items():
+            rows = rng.standard_normal((length, 512)) / np.sqrt(512)
+            np.save(folder / name / "features" / f"{video}.npy", rows.astype(np.float16))
+
+    save_features("youcook2", one=60, two_=25, val=50)
+    clips = {"one": [[0, 5], [5, 50], [58, 70]], "two_": [[3, 4], [10, 20]], "val": [[0, 9], [20, 40]]}
+    database = {
+        video: {
+            "subset": "validation" if video == "val" else "training",
+            "annotations": [
+                {"segment": segment, "id": i, "sentence": f"{WORDS[2 * i]} the onions"} for i, segment in enumerate(own)
+            ],
+        }
+        for video, own in clips.items()
+    }
+    save_json(folder / "youcook2" / "youcookii_annotations_trainval.json", {"database": database})
+    (folder / "youcook2" / "youcook_val.pkl").write_bytes(pickle.dumps([{"id": "val_0"}, {"id": "val_1"}]))
+
+    splits = {"video0": "train", "video1": "train", "video2": "validate", "video3": "test", "video4": "test"}
+    save_features("msrvtt", **{video: 8 + 10 * i for i, video in enumerate(splits)})
+    captions = [
+        {"video_id": video, "caption": f"{verb} {thing}", "sen_id": 0}
+        for verb in ("add", "cut", "stir")
+        for video, thing in zip(splits, ("a onion", "a potato", "salt", "the pan", "b c"))
+    ]
+    videos = [{"video_id": video, "split": split} for video, split in splits.items()]
+    save_json(folder / "msrvtt" / "MSRVTT_data.json", {"videos": videos, "sentences": captions})
+    (folder / "msrvtt" / "MSRVTT_JSFUSION_test.csv").write_text("key,vid_key,video_id,sentence\nr,msr4,video4,stir b\n")
+    questions = "\tkey\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n" + "".join(
+        f"{i}\tmc\tmsr{i}\tadd\tcut\tstir\tsalt\tpan\t0\n" for i in (3, 4)
+    )
+    (folder / "msrvtt" / "MSR_MC_test.csv").write_text(questions)
+
+    save_features("coin", train_a=40, train_b=9, test_a=35)
+    labels = {"3": "add salt", "7": "cut the onions", "12": "stir"}
+    shown = {"train_a": ["7", "3"], "train_b": ["12"], "test_a": ["3", "12"]}
+    coin = {
+        video: {
+            "subset": "testing" if video == "test_a" else "training",
+            "annotation": [{"id": i, "segment": [4.0 * n, 4.0 * n + 3], "label": labels[i]} for n, i in enumerate(own)],
+        }
+        for video, own in shown.items()
+    }
+    save_json(folder / "coin" / "COIN.json", {"database": coin})
+
+    release = folder / "crosstask" / "crosstask_release"
+    (release / "annotations").mkdir(parents=True)
+    (release / "tasks_primary.txt").write_text("10\nAdd\nhttps://x\n2\nadd the onions,stir\n\n")
+    (release / "tasks_related.txt").write_text("20\nCut\nhttps://y\n1\ncut\n\n")
+    numbers = range(32)  # 30 to train on and 2 to test on
+    save_features("crosstask", **{f"ct{n:02}": 5 + n for n in numbers})
+    (release / "videos.csv").write_text("".join(f"10,ct{n:02},https://z\n" for n in numbers) + "10,val,https://z\n")
+    (release / "videos_val.csv").write_text("10,val,https://z\n")
+    for n in numbers:
+        (release / "annotations" / f"10_ct{n:02}.csv").write_text("1,0.0,2.0\n2,2.5,4.0\n")
+    return folder

@@ -1,4 +1,7 @@
-"""The YAML files: each composes, sets every key in one place only, and agrees with the dataclasses."""
+"""The YAML files: each composes, sets every key in one place only, and agrees with the dataclasses.
+
+A file of difference/, listed last, is what tells an ablation from pre-training: it alone may set a key again.
+"""
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -13,21 +16,36 @@ from omegaconf import MISSING, OmegaConf
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.models.videoclip import VideoClipConfig
 from mmpt_plugin.tasks.demo import VideoClipDemoConfig
+from mmpt_plugin.tasks.finetuning import VideoClipFinetuningConfig
 from mmpt_plugin.tasks.pretraining import VideoClipPretrainingConfig
 from mmpt_plugin.tasks.zeroshot import VideoClipZeroShotConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "projects" / "videoclip"
 PRIMARIES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+ABLATIONS = [
+    f"ablation_{row}"
+    for row in (
+        "no_retrieval",
+        "no_retrieval_no_overlap",
+        "mil_nce",
+        "shared_encoder",
+        "retrieve_k",
+        "first_32s",
+        "cls_pooling",
+    )
+]
 GIVEN = {  # what a user must give
     "task.data": "DATA",
     "task.results_path": "OUT",
     "checkpoint.save_dir": "RUN",
     "checkpoint.restore_file": "CKPT",
+    "checkpoint.finetune_from_model": "CKPT",
 }
 TASKS = {
     "videoclip_pretraining": VideoClipPretrainingConfig,
     "videoclip_demo": VideoClipDemoConfig,
     "videoclip_zeroshot": VideoClipZeroShotConfig,
+    "videoclip_finetuning": VideoClipFinetuningConfig,
 }
 
 
@@ -68,7 +86,8 @@ def composed(name: str):
 
 
 def test_every_promised_configuration_is_there():
-    assert {"demo", "pretrain", *(f"zeroshot_{name}" for name in BENCHMARKS)} <= set(PRIMARIES)
+    promised = {"demo", "pretrain", *(f"zeroshot_{name}" for name in BENCHMARKS), *ABLATIONS}
+    assert promised <= set(PRIMARIES)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -76,20 +95,42 @@ def test_every_promised_configuration_is_there():
 def test_it_composes_and_every_key_arrives(name):
     cfg = composed(name)
     resolved = leaves(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
-    for part, tree in parts_of(name):
-        for key, value in leaves(tree).items():
-            if key.startswith("hydra.") or key == "common.user_dir" or value == MISSING or "${" in str(value):
-                continue
-            assert resolved[key] == value, f"{key} of {part}.yaml"
+    wanted: dict[str, tuple[str, object]] = {}
+    for part, tree in sorted(parts_of(name), key=lambda part: part[0].startswith("difference/")):  # these win
+        wanted |= {key: (part, value) for key, value in leaves(tree).items()}
+    for key, (part, value) in wanted.items():
+        if key.startswith("hydra.") or key == "common.user_dir" or value == MISSING or "${" in str(value):
+            continue
+        assert resolved[key] == value, f"{key} of {part}.yaml"
 
 
 @pytest.mark.parametrize("name", PRIMARIES)
 def test_no_key_is_set_in_two_files(name):
     owner: dict[str, str] = {}
     for part, tree in parts_of(name):
-        for key in leaves(tree):
+        for key in leaves(tree) if not part.startswith("difference/") else ():
             assert key not in owner, f"{key} is set in {owner[key]}.yaml and {part}.yaml"
             owner[key] = part
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_differs_from_pretraining_in_its_difference_alone(name):
+    own, full = (leaves(OmegaConf.to_container(composed(x), enum_to_str=True)) for x in (name, "pretrain"))
+    changed = {key for key in own.keys() | full.keys() if own.get(key) != full.get(key)}
+    parts = [leaves(tree) for part, tree in parts_of(name) if part.startswith("difference/")]
+    assert changed == {key for part in parts for key in part}
+    assert not load(name).keys() - {"defaults"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_difference_can_be_put_on_the_demo():
+    hydra_init("demo")
+    with initialize_config_dir(str(FOLDER), version_base="1.1"):
+        cfg = compose("demo", ["+difference=mil_nce", "common.user_dir=mmpt_plugin"])
+    add_defaults(cfg)
+    assert (cfg.criterion._name, cfg.task.clip_sampling, cfg.task.max_clip_seconds) == ("mil_nce", "bag", 3)
+    assert not cfg.task.retrieval.enabled and cfg.task.videos_per_batch == 16
 
 
 def known_keys(config: type) -> set[str]:
@@ -121,6 +162,24 @@ def test_defaults_are_the_papers():
         for key, value in defaults.items():
             if f"{group}.{key}" in paper and value != MISSING and key != "_name":
                 assert paper[f"{group}.{key}"] == value, key
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch", "criterion", "direction"),
+    [
+        ("youcook2", 10, 128, "directed_contrastive", "text_to_video"),
+        ("msrvtt", 10, 224, "video_text_contrastive", None),
+        ("msrvtt_qa", 5, 128, "directed_contrastive", "video_to_text"),
+        ("crosstask", 5, 1, "step_binary_cross_entropy", None),
+        ("coin", 8, 1, "frame_cross_entropy", None),
+    ],
+)
+def test_the_originals_fine_tuning(name, epochs, batch, criterion, direction):
+    cfg = composed(f"finetune_{name}")
+    assert (cfg.task.benchmark, cfg.optimization.max_epoch, cfg.dataset.batch_size) == (name, epochs, batch)
+    assert (cfg.criterion._name, cfg.criterion.get("direction")) == (criterion, direction)
+    assert (cfg.optimization.lr[0], cfg.optimization.clip_norm, cfg.lr_scheduler.warmup_updates) == (5e-5, 2.0, 122)
+    assert (cfg.optimizer._name, cfg.optimizer.weight_decay, list(cfg.optimization.update_freq)) == ("adam", 0.0, [1])
 
 
 def test_the_papers_recipe():

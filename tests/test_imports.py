@@ -12,10 +12,11 @@ ALLOWED = {  # part -> parts that it may import besides itself
     "criterions": {"data", "models"},
     "retrieval": {"data", "models", "criterions"},
     "evaluation": {"data", "models", "criterions"},
+    "finetuning": {"data", "evaluation"},
     "features": {"data"},
     "demo": {"data", "models", "evaluation"},
     "inference": {"data", "models", "evaluation", "features"},
-    "tasks": {"data", "models", "criterions", "retrieval", "evaluation", "features", "demo"},
+    "tasks": {"data", "models", "criterions", "retrieval", "evaluation", "features", "finetuning", "demo"},
 }
 WITHOUT_TORCH = [
     *(PACKAGE / "evaluation" / "benchmarks").glob("*.py"),
@@ -24,6 +25,7 @@ WITHOUT_TORCH = [
         for name in ("metrics.py", "windows.py", "bootstrap.py", "feature_folder.py", "report.py")
     ),
     *(PACKAGE / "data" / name for name in ("clips.py", "shards.py", "mmpt_shards.py", "corpus.py", "safe_pickle.py")),
+    PACKAGE / "finetuning" / "training_sets.py",
     *(PACKAGE / "retrieval" / name for name in ("clusters.py", "index.py")),
 ]
 

@@ -32,25 +32,34 @@ def symmetric_info_nce(video_embeddings: Tensor, text_embeddings: Tensor, temper
     if video_embeddings.shape != text_embeddings.shape:
         raise ValueError(
             "video and text embeddings must pair row by row, "
-            f"got {tuple(video_embeddings.shape)} and {tuple(text_embeddings.shape)}"
+            f"got {tuple(video_embeddings.shape)} and {tuple(text_embeddings.shape)} "
+            "(task.clip_sampling=bag needs criterion=mil_nce)"
         )
-    _check_temperature(temperature)
+    check_temperature(temperature)
     logits_per_text = text_embeddings @ video_embeddings.T / temperature  # (B texts, B videos)
     targets = torch.arange(len(logits_per_text), device=logits_per_text.device)
     return F.cross_entropy(logits_per_text, targets) + F.cross_entropy(logits_per_text.T, targets)
 
 
-def _check_temperature(temperature: float) -> None:
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature that is not positive."""
     if temperature <= 0:
         raise ValueError(f"criterion.temperature is {temperature}: it must be positive")
 
 
 @torch.no_grad()
 def in_batch_accuracy(video_embeddings: Tensor, text_embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """How many texts rank their own video first among the batch's, and how many videos their own text."""
+    """How many texts rank their own video first among the batch's, and how many videos one of their own texts.
+
+    Args:
+        video_embeddings: (B, D).
+        text_embeddings: (B * K, D), K texts of each video (data/pairs.py); of these the first number is the mean of K.
+    """
     similarities = text_embeddings @ video_embeddings.T
-    targets = torch.arange(len(similarities), device=similarities.device)
-    return (similarities.argmax(1) == targets).sum(), (similarities.argmax(0) == targets).sum()
+    texts_each = len(text_embeddings) // len(video_embeddings)
+    owners = torch.arange(len(video_embeddings), device=similarities.device).repeat_interleave(texts_each)
+    text_hits, video_hits = similarities.argmax(1) == owners, owners[similarities.argmax(0)] == owners[::texts_each]
+    return text_hits.sum() / texts_each, video_hits.sum()
 
 
 def gather_rows(local: Tensor) -> Tensor:
@@ -86,9 +95,13 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
 
     def __init__(self, task: Any, temperature: float, gather: bool) -> None:
         super().__init__(task)
-        _check_temperature(temperature)  # now, not in the first update
+        check_temperature(temperature)  # now, not in the first update
         self.temperature = temperature
         self.gather = gather and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+    def loss(self, video_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
+        """The loss of a batch's embeddings; other losses with the same inputs replace this alone."""
+        return symmetric_info_nce(video_embeddings, text_embeddings, self.temperature)
 
     def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict]:
         """Loss of one batch of pairs.
@@ -102,7 +115,7 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
         gather = self.gather and self.training  # validation's batches differ in size, and its loss not by processes
         if gather:
             video, text = gather_rows(video), gather_rows(text)
-        loss = symmetric_info_nce(video, text, self.temperature)
+        loss = self.loss(video, text)
         text_to_video, video_to_text = in_batch_accuracy(video, text)
         processes = torch.distributed.get_world_size() if gather else 1
         logging_output = {

@@ -7,10 +7,12 @@ are found by words (`deduplicate`); what the original does instead, cuts include
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, count
 from typing import Any, NamedTuple
 
@@ -215,6 +217,11 @@ def encode_captions(
             ]
         )
     return encoded, +counts
+
+
+def vocabulary_sha256(vocabulary: Mapping[str, int]) -> str:
+    """A name for a vocabulary, word pieces and their ids, that no other has."""
+    return hashlib.sha256(json.dumps(sorted(vocabulary.items())).encode()).hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------- the original

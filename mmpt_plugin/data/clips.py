@@ -1,13 +1,16 @@
-"""Which seconds and which captions make a clip: two sampling rules, as pure functions of a numpy Generator.
+"""Which seconds and which captions make a clip: three sampling rules, as pure functions of a numpy Generator.
 
 A clip is four integers, `video_start, video_end, first caption, last caption + 1`: the seconds [video_start, video_end)
-and a run of whole captions. The text is drawn first, in the same way by both rules; they differ in the video:
+and a run of whole captions. The first two rules draw the text in the same way, first, and differ in the video:
 
 - overlapped (pre-training): a window of random length grown from a second inside the text;
-- aligned (the ablation, and the clips that retrieval embeds): the seconds that the text takes.
+- aligned (the ablation, and the clips that retrieval embeds): the seconds that the text takes;
+- bag (the ablation with MIL-NCE): a short window grown from a second inside one caption, and the captions nearest to it,
+  each of them a text of its own.
 
 A batch needs 16 clips of each of 32 videos, so the `*_batch` functions do the work, over all clips at once, and the
-functions of one video are their smallest case. Equal in distribution to the original's samplers, not draw by draw.
+functions of one video are their smallest case. Overlapped and aligned clips are equal in distribution to those of the
+original's samplers, not draw by draw.
 
 Reference: VideoCLIP, https://arxiv.org/abs/2109.14084, and the rules of the original as its behaviour shows them.
 """
@@ -128,22 +131,10 @@ def sample_overlapped_clips_batch(
     starts, ends, token_counts, caption_offsets, video_seconds = _checked_videos(
         starts, ends, token_counts, caption_offsets, video_seconds, n
     )
-    _check_range("clip_seconds", clip_seconds)
     _refuse_videos(video_seconds < 1, "no seconds", "a video window needs at least one second of features")
-
     first, stop = _sample_text_spans(starts, ends, token_counts, caption_offsets, n, rng, text_tokens)
-    seconds = video_seconds.repeat(n)
-    low = np.floor(starts[first]).astype(np.int64)
-    high = np.ceil(ends[stop - 1]).astype(np.int64)
-    drawn = rng.integers(low, np.maximum(low, high), endpoint=True)
-    # Captions whose words were moved can end before they start: the original then takes the middle.
-    centre = np.where(low <= high, drawn, (low + high) // 2)
-    centre = np.minimum(np.maximum(centre, 0), seconds - 1)
-
-    steps = np.minimum(rng.integers(*clip_seconds, size=len(centre), endpoint=True), seconds)
-    rightward = _bounded_rightward(rng.binomial(steps, 0.5), steps, centre, seconds - centre)
-    video_end = centre + rightward
-    return _as_rows(video_end - steps, video_end, first, stop, caption_offsets, n)
+    video_start, video_end = _sample_windows(starts[first], ends[stop - 1], video_seconds.repeat(n), rng, clip_seconds)
+    return _as_rows(video_start, video_end, first, stop, caption_offsets, n)
 
 
 def sample_aligned_clips_batch(
@@ -187,6 +178,102 @@ def sample_aligned_clips_batch(
     video_end = np.minimum(np.maximum(np.ceil(ends[stop - 1]).astype(np.int64), 0), seconds)
     video_start = np.minimum(np.maximum(np.floor(starts[first]).astype(np.int64), 0), video_end)
     return _as_rows(video_start, video_end, first, stop, caption_offsets, n)
+
+
+def sample_bags_batch(
+    starts: ArrayLike,
+    ends: ArrayLike,
+    token_counts: ArrayLike,
+    caption_offsets: ArrayLike,
+    video_seconds: ArrayLike,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    bag_captions: int = 5,
+    clip_seconds: tuple[int, int] = (3, 3),
+) -> Ints:
+    """Draws short windows of a group of videos, each with a bag of captions that may describe it.
+
+    A caption is drawn uniformly and the window grown from a second inside it, as an overlapped clip's. The bag is the
+    run of `bag_captions` captions around the drawn one whose middles are nearest to its own, the earlier of two as near.
+
+    Args:
+        starts: (captions,) seconds, all videos.
+        ends: (captions,) seconds. An end before its start is allowed.
+        token_counts: (captions,) word pieces; a bag is counted in captions, whatever their length.
+        caption_offsets: (videos + 1,); video v owns the captions [caption_offsets[v], caption_offsets[v + 1]).
+        video_seconds: (videos,), at least 1 each.
+        n: clips to draw of each video, independently of each other.
+        rng: the only source of randomness.
+        bag_captions: captions of a bag, at most those of each video; 5 in Miech et al.
+        clip_seconds: smallest and largest length of the window, both inclusive; a shorter video is taken whole. Miech
+            et al. take 3.2 seconds.
+
+    Returns:
+        (videos * n, 4), video by video: video_start, video_end, first caption, last caption + 1; captions are
+        counted from their own video's first.
+
+    Raises:
+        ValueError: a video with fewer captions than a bag, or without seconds, or arguments that make no sense.
+
+    References:
+        Miech et al., CVPR 2020, https://arxiv.org/abs/1912.06430, sections 3.2 and 4.1.
+    """
+    starts, ends, token_counts, caption_offsets, video_seconds = _checked_videos(
+        starts, ends, token_counts, caption_offsets, video_seconds, n
+    )
+    _refuse_videos(video_seconds < 1, "no seconds", "a video window needs at least one second of features")
+    if bag_captions < 1:
+        raise ValueError(f"bag_captions must be 1 or more, got {bag_captions}")
+    few = np.diff(caption_offsets) < bag_captions
+    _refuse_videos(few, f"fewer captions than a bag of {bag_captions}", "take smaller bags or leave the video out")
+
+    begin, end = caption_offsets[:-1].repeat(n), caption_offsets[1:].repeat(n)
+    centre = rng.integers(begin, end)
+    first, stop = _nearest_captions((starts + ends) / 2, centre, begin, end, bag_captions)
+    video_start, video_end = _sample_windows(starts[centre], ends[centre], video_seconds.repeat(n), rng, clip_seconds)
+    return _as_rows(video_start, video_end, first, stop, caption_offsets, n)
+
+
+def _nearest_captions(
+    middles: NDArray[np.float64], centre: Ints, begin: Ints, end: Ints, size: int
+) -> tuple[Ints, Ints]:
+    """Grows runs of `size` captions from each `centre`, inside [begin, end), on the side whose next middle is nearer.
+
+    Returns:
+        first, stop: (clips,) each, indexes into the concatenated captions.
+    """
+    first, stop = centre, centre + 1
+    for _ in range(size - 1):
+        left = np.abs(middles[centre] - middles[np.maximum(first - 1, begin)])
+        right = np.abs(middles[np.minimum(stop, end - 1)] - middles[centre])
+        leftward = (first > begin) & ((left <= right) | (stop == end))
+        first, stop = first - leftward, stop + ~leftward
+    return first, stop
+
+
+def _sample_windows(
+    starts: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    seconds: Ints,
+    rng: np.random.Generator,
+    clip_seconds: tuple[int, int],
+) -> tuple[Ints, Ints]:
+    """Grows windows of drawn length from a second drawn inside the times (clips,) of a text; `seconds` (clips,) the video's.
+
+    Returns:
+        video_start, video_end: (clips,) each.
+    """
+    _check_range("clip_seconds", clip_seconds)
+    low = np.floor(starts).astype(np.int64)
+    high = np.ceil(ends).astype(np.int64)
+    drawn = rng.integers(low, np.maximum(low, high), endpoint=True)
+    # Captions whose words were moved can end before they start: the original then takes the middle.
+    centre = np.where(low <= high, drawn, (low + high) // 2)
+    centre = np.minimum(np.maximum(centre, 0), seconds - 1)
+    steps = np.minimum(rng.integers(*clip_seconds, size=len(centre), endpoint=True), seconds)
+    rightward = _bounded_rightward(rng.binomial(steps, 0.5), steps, centre, seconds - centre)
+    return centre + rightward - steps, centre + rightward
 
 
 def _sample_text_spans(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, compress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from mmpt_plugin.data.captions import vocabulary_sha256
 from mmpt_plugin.data.mmpt_shards import META_SUFFIX, read_mmpt_shards
 from mmpt_plugin.data.shards import Shard, read_shard, slices
 
@@ -129,7 +130,7 @@ class VideoTextCorpus:
 
     Attributes:
         video_ids: the videos, N of them, in the list's order, without those left out.
-        missing: ids that were left out: in no shard, or without seconds or captions.
+        missing: ids that were left out: in no shard, or without seconds or (enough) captions.
         video_seconds: (N,) int64, seconds of features.
         caption_counts: (N,) int64.
         feature_size: width of the features.
@@ -137,7 +138,13 @@ class VideoTextCorpus:
     """
 
     def __init__(
-        self, shards: Sequence[Shard], video_ids: Sequence[str], *, on_missing: str = "error", feature_size: int = 512
+        self,
+        shards: Sequence[Shard],
+        video_ids: Sequence[str],
+        *,
+        on_missing: str = "error",
+        feature_size: int = 512,
+        min_captions: int = 1,
     ) -> None:
         """Finds the videos in the shards. Arguments and errors as for `open`."""
         if on_missing not in ON_MISSING:
@@ -146,17 +153,23 @@ class VideoTextCorpus:
         seconds = np.concatenate([shard.features.lengths for shard in shards])  # (videos of all shards,)
         captions = np.concatenate([shard.caption_times.lengths for shard in shards])
         found = rows >= 0
-        empty = found & ((seconds[rows] == 0) | (captions[rows] == 0))
+        empty = found & ((seconds[rows] == 0) | (captions[rows] < min_captions))
         if on_missing == "error":
+            few = (
+                "no captions"
+                if min_captions == 1
+                else f"fewer than the {min_captions} captions of a bag (task.bag_captions could be smaller)"
+            )
             _refuse_missing("are in no shard", video_ids, ~found)
-            _refuse_missing("have no seconds of features or no captions", video_ids, empty)
+            _refuse_missing(f"have no seconds of features or {few}", video_ids, empty)
         kept = found & ~empty
         self.video_ids = list(compress(video_ids, kept))
         self.missing = list(compress(video_ids, ~kept))
         if self.missing:
             logger.warning(
                 f"left out {len(self.missing)} of {len(video_ids)} videos (task.on_missing=skip): {(~found).sum()} in "
-                f"no shard, {empty.sum()} without seconds or captions; the first are {_first_few(self.missing)}."
+                f"no shard, {empty.sum()} without seconds or captions (at least {min_captions}); the first are "
+                f"{_first_few(self.missing)}."
             )
         if not self.video_ids:
             raise ValueError(
@@ -193,6 +206,7 @@ class VideoTextCorpus:
         on_missing: str = "error",
         verify: str = "auto",
         feature_size: int = 512,
+        min_captions: int = 1,
     ) -> VideoTextCorpus:
         """Opens the shards of a folder, finds the videos in them and looks for values that are not finite.
 
@@ -200,9 +214,10 @@ class VideoTextCorpus:
             shards_folder: see `open_shards`.
             video_ids: the videos to read, see `read_video_list`.
             on_missing: `error`, or `skip` to leave out and count the videos that no shard has or that have no seconds
-                or no captions.
+                or too few captions.
             verify: see `open_shards`. Where that reads everything, all values are also looked at, else a sample's.
             feature_size: the width that the model takes.
+            min_captions: how many a video must have; more than 1 where clips take bags of so many.
 
         Raises:
             FileNotFoundError: no shards, or one of their files is missing.
@@ -210,7 +225,7 @@ class VideoTextCorpus:
                 values are not finite.
         """
         shards = open_shards(shards_folder, verify)
-        corpus = cls(shards, video_ids, on_missing=on_missing, feature_size=feature_size)
+        corpus = cls(shards, video_ids, on_missing=on_missing, feature_size=feature_size, min_captions=min_captions)
         videos = np.arange(len(corpus))
         if not reads_everything(shards, verify):
             videos = videos[:: -(-len(corpus) // SAMPLED_VIDEOS)]
@@ -266,8 +281,23 @@ class VideoTextCorpus:
         rows = slices(self._features, self._shard[videos], first_second, first_second + video_lengths)
         for clip, length, clip_rows in zip(features, video_lengths.tolist(), rows):
             clip[:length] = clip_rows  # one contiguous copy a clip: faster than any indexing of all rows at once
-        tokens, text_lengths = self._gather_tokens(videos, first_caption, last_caption)
-        return Clips(features, video_lengths, *_cut_runs(tokens, text_lengths, max_tokens))
+        return Clips(features, video_lengths, *self.texts(videos, first_caption, last_caption, max_tokens=max_tokens))
+
+    def texts(
+        self, videos: np.ndarray, first: np.ndarray, last: np.ndarray, *, max_tokens: int = 61
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Word pieces of many runs of captions, each cut to its first ones.
+
+        Args:
+            videos: (texts,) positions in the corpus.
+            first: (texts,) first caption of each, counted from its video's first and inside of it.
+            last: (texts,) last caption + 1.
+            max_tokens: word pieces kept of a text.
+
+        Returns:
+            The word pieces, int32, end to end, and (texts,) int64 how many each has.
+        """
+        return _cut_runs(*self._gather_tokens(videos, first, last), max_tokens)
 
     def check_finite(self, videos: np.ndarray) -> None:
         """Looks for NaN or infinite values in the features and caption times of some videos.
@@ -290,6 +320,35 @@ class VideoTextCorpus:
                         f"{len(finite)} rows, first in row {np.argmin(finite)}, in {maps[self._shard[video]].path}. "
                         "Make them again."
                     )
+
+    def check_vocabulary(self, vocabulary: Mapping[str, int]) -> None:
+        """Looks whether the word pieces are of a model's vocabulary.
+
+        Shards that say whose they are must name this one. Of others, the word pieces of a sample of videos must be in it.
+
+        Args:
+            vocabulary: word pieces of the model's tokenizer and their ids.
+
+        Raises:
+            ValueError: they are of another.
+        """
+        recorded = self.source.get("captions")
+        if isinstance(recorded, Mapping) and "vocabulary_sha256" in recorded:
+            if recorded["vocabulary_sha256"] != vocabulary_sha256(vocabulary):
+                raise ValueError(
+                    f"the captions were tokenized with {recorded.get('tokenizer')!r}, whose vocabulary is not model.bert's "
+                    f"({len(vocabulary)} word pieces). Prepare the captions with model.bert's tokenizer, or set model.bert "
+                    "to the one they were prepared with."
+                )
+            return
+        logger.warning("the shards do not say of which vocabulary their word pieces are: model.bert must have it")
+        videos = np.arange(len(self))[:: -(-len(self) // SAMPLED_VIDEOS)]
+        pieces, _ = self._gather_tokens(videos, np.zeros_like(videos), self.caption_counts[videos])
+        if pieces.max(initial=0) >= len(vocabulary):
+            raise ValueError(
+                f"the captions have word piece {pieces.max()}, model.bert's vocabulary has {len(vocabulary)}: prepare them "
+                "with model.bert's tokenizer, or set model.bert to the one they were prepared with."
+            )
 
     def _caption_times(self, video: int) -> np.ndarray:
         first = self._first_caption[video]

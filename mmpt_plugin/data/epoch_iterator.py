@@ -160,6 +160,62 @@ class FixedEpochIterator(EpochBatchIterator):
         return CountingIterator(_loader(self, share[offset:]), start=offset)
 
 
+class ShuffledEpochIterator(EpochBatchIterator):
+    """All items of a data set in another order each epoch, in batches of nearly equal size; to fine-tune.
+
+    Order and batches follow from (seed, epoch) alone. All processes take equal numbers of batches and every item comes
+    once an epoch. fairseq's own iterator shuffles ready-made batches, whose items would be each other's negatives for ever.
+    """
+
+    def __init__(
+        self,
+        dataset: FairseqDataset,
+        *,
+        batch_size: int,
+        seed: int,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        num_workers: int = 0,
+        epoch: int = 1,
+    ) -> None:
+        """
+        Raises:
+            ValueError: if there are fewer items than processes.
+        """
+        super().__init__(
+            dataset,
+            dataset.collater,
+            batch_sampler=[],
+            seed=seed,
+            num_shards=num_shards,
+            shard_id=shard_id,
+            num_workers=num_workers,
+            epoch=epoch,
+        )
+        if len(dataset) < num_shards:
+            raise ValueError(f"{len(dataset)} training items are too few for {num_shards} processes")
+        self.batches_per_epoch = min(-(-len(dataset) // (batch_size * num_shards)), len(dataset) // num_shards)
+
+    @property
+    def first_batch(self) -> str:
+        """fairseq's word for "no batch before the epoch starts"; all processes have as many batches, none is needed."""
+        return "DUMMY"
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
+
+    def _get_iterator_for_epoch(
+        self, epoch: int, shuffle: bool, fix_batches_to_gpus: bool = False, offset: int = 0
+    ) -> CountingIterator | None:
+        """The rest of an epoch from batch `offset` on; None if there is none."""
+        if offset >= self.batches_per_epoch:
+            return None
+        self.dataset.set_epoch(epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
+        batches = [batch.tolist() for batch in np.array_split(order, self.batches_per_epoch * self.num_shards)]
+        return CountingIterator(_loader(self, batches[self.shard_id :: self.num_shards][offset:]), start=offset)
+
+
 def _loader(iterator: EpochBatchIterator, batches: list[list[int]]) -> torch.utils.data.DataLoader:
     return torch.utils.data.DataLoader(
         iterator.dataset,

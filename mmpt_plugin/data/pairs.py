@@ -12,6 +12,9 @@ B pairs (videos_per_batch x clips_per_video in pre-training, or the items of an 
                    "text_mask": (B, L) bool, True = real}}
 
 T and L are the longest of the batch, at most max_video_seconds and max_text_pieces + 2.
+
+Where a clip has a bag of K texts (`task.clip_sampling=bag`), text_ids and text_mask have B * K rows, and rows i * K to
+(i + 1) * K belong to clip i; all else is per clip. So K is told by the rows, of inputs and of embeddings alike.
 """
 
 from __future__ import annotations
@@ -82,12 +85,12 @@ def build_pairs(
     video: dict[str, Tensor],
     text: dict[str, Tensor],
 ) -> Batch:
-    """A batch of pairs from its two sides; `index` is the group's position in the epoch."""
+    """A batch of pairs (or of clips with bags of texts) from its two sides; `index` is the group's position in the epoch."""
     pairs = len(video_ids)
     return {
         "id": torch.full((pairs,), index),
         "nsentences": pairs,
-        "ntokens": int(video["video_mask"].sum()) + int(text["text_mask"].sum()) - 2 * pairs,
+        "ntokens": int(video["video_mask"].sum()) + int(text["text_mask"].sum()) - 2 * len(text["text_mask"]),
         "video_id": list(video_ids),
         "net_input": {**video, **text},
     }

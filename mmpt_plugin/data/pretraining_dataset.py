@@ -9,11 +9,12 @@ import numpy as np
 from fairseq.data import FairseqDataset
 from numpy.typing import NDArray
 
-from mmpt_plugin.data.clips import sample_aligned_clips_batch, sample_overlapped_clips_batch
+from mmpt_plugin.data.clips import sample_aligned_clips_batch, sample_bags_batch, sample_overlapped_clips_batch
 from mmpt_plugin.data.corpus import VideoTextCorpus
 from mmpt_plugin.data.pairs import Batch, SpecialTokens, build_pairs, build_text, build_video, collate_groups
 
-SAMPLING_RULES = ("overlapped", "aligned")
+BAG = "bag"  # several texts a clip
+SAMPLING_RULES = ("overlapped", "aligned", BAG)
 FIRST_SECONDS = "first"  # one fixed clip a video, for retrieval's `first_32s`
 
 
@@ -22,12 +23,13 @@ class ClipSettings:
     """How clips are drawn (paper, section 3.3) and cut.
 
     Attributes:
-        sampling: `overlapped`; `aligned` for clips whose video spans their text; `first` for the first `max_seconds` of
-            a video with the captions that start there.
+        sampling: `overlapped`; `aligned` for clips whose video spans their text; `bag` for clips with several captions,
+            each a text of its own; `first` for the first `max_seconds` of a video with the captions that start there.
         clips_per_video: clips drawn from each video of a group, independently: a video with few captions repeats them.
-        text_tokens: smallest and largest text budget, word pieces.
-        clip_seconds: smallest and largest length of an overlapped video window.
+        text_tokens: smallest and largest text budget of overlapped and aligned clips, word pieces.
+        clip_seconds: smallest and largest length of the video window of overlapped clips and those with bags.
         max_seconds, max_pieces: what the model takes; longer clips are cut.
+        bag_captions: captions of a bag.
     """
 
     sampling: str = "overlapped"
@@ -36,12 +38,20 @@ class ClipSettings:
     clip_seconds: tuple[int, int] = (3, 32)
     max_seconds: int = 32
     max_pieces: int = 61
+    bag_captions: int = 5
 
     def __post_init__(self) -> None:
         if self.sampling not in (*SAMPLING_RULES, FIRST_SECONDS):
             raise ValueError(f"task.clip_sampling is {self.sampling!r}: choose one of {', '.join(SAMPLING_RULES)}")
         if self.clips_per_video < 1:
             raise ValueError(f"task.clips_per_video is {self.clips_per_video}: at least 1 is needed")
+        if self.bag_captions < 1:
+            raise ValueError(f"task.bag_captions is {self.bag_captions}: at least 1 is needed")
+
+    @property
+    def captions_needed(self) -> int:
+        """Captions that every video must have."""
+        return self.bag_captions if self.sampling == BAG else 1
 
 
 def draw_pairs(
@@ -68,6 +78,8 @@ def draw_pairs(
         spans = sample_overlapped_clips_batch(*captions, text_tokens=clips.text_tokens, clip_seconds=clips.clip_seconds)
     elif clips.sampling == "aligned":
         spans = sample_aligned_clips_batch(*captions, text_tokens=clips.text_tokens)
+    elif clips.sampling == BAG:
+        spans = sample_bags_batch(*captions, bag_captions=clips.bag_captions, clip_seconds=clips.clip_seconds)
     else:
         spans = np.repeat(
             _first_clips(offsets, starts, corpus.video_seconds[videos], clips.max_seconds), clips.clips_per_video, 0
@@ -76,6 +88,10 @@ def draw_pairs(
     features, seconds, pieces, lengths = corpus.clips(
         repeated, spans, max_seconds=clips.max_seconds, max_tokens=clips.max_pieces
     )
+    if clips.sampling == BAG:  # each caption is a text
+        caption = (spans[:, 2, None] + np.arange(clips.bag_captions)).ravel()
+        of_video = np.repeat(repeated, clips.bag_captions)
+        pieces, lengths = corpus.texts(of_video, caption, caption + 1, max_tokens=clips.max_pieces)
     video_ids = [corpus.video_ids[video] for video in repeated]
     return build_pairs(index, video_ids, build_video(features, seconds), build_text(pieces, lengths, special))
 

@@ -3,7 +3,8 @@
     world.json                              the DemoWorld that was drawn
     bert/                                   a small random BERT with the world's words
     howto100m/{train,val}.txt, shards/      videos to pre-train on; raw_caption.json holds their narration as text
-    youcook2/ msrvtt/ didemo/ coin/ crosstask/   test sets in the official formats, each with best_possible_<NAME>.npz
+    youcook2/ msrvtt/ didemo/ coin/ crosstask/   test sets in the official formats, each with best_possible_<NAME>.npz,
+                                            and training splits to fine-tune on in the same files
 
 The same DemoWorld gives the same bytes.
 """
@@ -20,8 +21,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmpt_plugin.data.captions import vocabulary_sha256
 from mmpt_plugin.data.shards import ShardWriter
-from mmpt_plugin.demo import test_sets, words
+from mmpt_plugin.demo import test_sets, training_splits, words
 from mmpt_plugin.demo.ideal import write_best_possible
 from mmpt_plugin.demo.performance import film, lay_out, narrate
 from mmpt_plugin.demo.world import DemoWorld, Stream, World
@@ -33,7 +35,7 @@ PROGRESS_DELAY = 5
 
 WORLD_FILE = "world.json"
 VERSION = 1
-"""Raised with every change of the generator, so that a folder of an older one is not taken for the same world."""
+"""Raised with every change of what the generator wrote before, so that an older folder is not taken for the same world."""
 
 TEST_SETS = {
     "youcook2": test_sets.write_youcook2,
@@ -114,13 +116,16 @@ def _write(folder: Path, config: DemoWorld) -> None:
     _write_howto100m(folder / "howto100m", world)
     for name, write in tqdm(TEST_SETS.items(), desc="demo world: test sets", unit="set", delay=PROGRESS_DELAY):
         write(folder / name, world)
+    for name, add in training_splits.TRAINING_SPLITS.items():
+        add(folder / name, world)
     write_best_possible(folder, world)
 
 
 def _write_howto100m(folder: Path, world: World) -> None:
     """Pre-training videos in one shard a split, their lists, and the narration in HowTo100M's raw_caption.json."""
     token_ids = {word: i for i, word in enumerate(words.vocabulary())}
-    source = {"features": "mmpt_plugin.demo", "tokenizer": "bert"}
+    captions = {"tokenizer": "bert", "vocabulary_sha256": vocabulary_sha256(token_ids)}
+    source = {"features": "mmpt_plugin.demo", "captions": captions}
     config = world.config
     raw_captions: dict[str, dict[str, list[Any]]] = {}
     for split, stream, number in (

@@ -78,7 +78,7 @@ def write_youcook2(folder: Path, world: World) -> None:
     for number, video in enumerate(unseen_videos(world, Stream.YOUCOOK2, world.config.youcook2_clips)):
         video_id = f"yc_{number:04d}"
         sentences = [world.sentence(span.step, video.rng) for span in video.timeline.spans]
-        segments = [_annotated_bounds(span, video, world) for span in video.timeline.spans]
+        segments = [annotated_bounds(span, video.timeline, world, video.rng) for span in video.timeline.spans]
         clips += [{"id": f"{video_id}_{i}", "caption": sentences[i]} for i in video.asked]
         database[video_id] = {
             "duration": float(video.timeline.seconds),
@@ -90,16 +90,16 @@ def write_youcook2(folder: Path, world: World) -> None:
                 for i, (segment, sentence) in enumerate(zip(segments, sentences))
             ],
         }
-        _save_features(folder, video_id, video.features)
+        save_features(folder, video_id, video.features)
     (folder / "youcook_val.pkl").write_bytes(pickle.dumps(clips, protocol=4))
-    _write_json(folder / "youcookii_annotations_trainval.json", {"database": database})
+    write_json(folder / "youcookii_annotations_trainval.json", {"database": database})
 
 
-def _annotated_bounds(span: StepSpan, video: UnseenVideo, world: World) -> list[int]:
+def annotated_bounds(span: StepSpan, timeline: Timeline, world: World, rng: np.random.Generator) -> list[int]:
     """Start and end of a step as an annotator saw them: each missed by some seconds, one second of the step kept."""
     middle = (span.start + span.end) // 2
-    start, end = np.rint(video.rng.normal((span.start, span.end), world.config.bounds_spread)).astype(int)
-    return [int(np.clip(start, 0, middle)), int(np.clip(end, middle + 1, video.timeline.seconds))]
+    start, end = np.rint(rng.normal((span.start, span.end), world.config.bounds_spread)).astype(int)
+    return [int(np.clip(start, 0, middle)), int(np.clip(end, middle + 1, timeline.seconds))]
 
 
 def write_msrvtt(folder: Path, world: World) -> None:
@@ -116,7 +116,7 @@ def write_msrvtt(folder: Path, world: World) -> None:
             before, after = video.rng.integers(0, 6, size=2)
             features = video.features[max(0, span.start - int(before)) : span.end + int(after)]
             number = 7000 + len(shown)
-            _save_features(folder, f"video{number}", features)
+            save_features(folder, f"video{number}", features)
             sentence = world.sentence(span.step, video.rng)
             retrieval.append([f"ret{len(shown)}", f"msr{number}", f"video{number}", sentence])
             shown.append((video.timeline.family, span.step))
@@ -144,7 +144,7 @@ def write_didemo(folder: Path, world: World) -> None:
             timeline = _lay_out_chunks(world, number % world.config.families, rng)
             video_id = f"{10000000 + number}@N00_{number:04d}.avi"
             if name == "test_data.json":
-                _save_features(folder, video_id, film(timeline, world, rng))
+                save_features(folder, video_id, film(timeline, world, rng))
             records += [
                 {
                     "annotation_id": len(records) + i,
@@ -157,7 +157,7 @@ def write_didemo(folder: Path, world: World) -> None:
                 }
                 for i, span in enumerate(span for span in timeline.spans if world.is_unseen(span.step))
             ]
-        _write_json(folder / name, records)
+        write_json(folder / name, records)
 
 
 def _lay_out_chunks(world: World, family: int, rng: np.random.Generator) -> Timeline:
@@ -193,10 +193,10 @@ def write_coin(folder: Path, world: World) -> None:
     """COIN.json: videos of unseen tasks, all in subset 'testing'; the same step has the same id and label in each."""
     labels: dict[Step, tuple[int, str]] = {}
     database: dict[str, Any] = {}
-    recipes = _unseen_tasks(world, Stream.COIN, world.config.coin_tasks)
+    recipes = unseen_tasks(world, Stream.COIN, world.config.coin_tasks)
     for number in range(len(recipes) * world.config.coin_videos_per_task):
         recipe, rng = recipes[number % len(recipes)], world.rng(Stream.COIN, 1 + number)
-        timeline = _lay_out_sparsely(recipe, world, rng)
+        timeline = lay_out_sparsely(recipe, world, rng)
         for step in recipe.steps:
             labels.setdefault(step, (len(labels) + 1, world.sentence(step, rng)))
         video_id = f"coin{number:03d}"
@@ -217,8 +217,8 @@ def write_coin(folder: Path, world: World) -> None:
                 for span in timeline.spans
             ],
         }
-        _save_features(folder, video_id, film(timeline, world, rng))
-    _write_json(folder / "COIN.json", {"database": database})
+        save_features(folder, video_id, film(timeline, world, rng))
+    write_json(folder / "COIN.json", {"database": database})
 
 
 def write_crosstask(folder: Path, world: World) -> None:
@@ -230,7 +230,7 @@ def write_crosstask(folder: Path, world: World) -> None:
     config, release = world.config, folder / "crosstask_release"
     (release / "annotations").mkdir(parents=True)
     blocks, videos, validation = [], [], []
-    for index, recipe in enumerate(_unseen_tasks(world, Stream.CROSSTASK, config.crosstask_tasks + 1)):
+    for index, recipe in enumerate(unseen_tasks(world, Stream.CROSSTASK, config.crosstask_tasks + 1)):
         task_id, is_primary = 10000 + 1111 * index, index < config.crosstask_tasks
         rng = world.rng(Stream.CROSSTASK, 1 + index)
         steps = ",".join(world.sentence(step, rng) for step in recipe.steps)
@@ -238,9 +238,9 @@ def write_crosstask(folder: Path, world: World) -> None:
         blocks.append(f"{task_id}\n{title}\n\n{len(recipe.steps)}\n{steps}\n\n")
         for number in range(config.crosstask_videos_per_task + CROSSTASK_VALIDATION_VIDEOS if is_primary else 2):
             video_id = f"ct{index}_{number:03d}"
-            timeline = _lay_out_sparsely(recipe, world, rng)
+            timeline = lay_out_sparsely(recipe, world, rng)
             if is_primary:
-                _save_features(folder, video_id, film(timeline, world, rng))
+                save_features(folder, video_id, film(timeline, world, rng))
             videos.append([task_id, video_id, f"https://example.org/{video_id}"])
             if is_primary and number >= config.crosstask_videos_per_task:
                 validation.append(videos[-1])
@@ -255,24 +255,24 @@ def write_crosstask(folder: Path, world: World) -> None:
     _write_table(release / "videos_val.csv", ",", validation)
 
 
-def _unseen_tasks(world: World, stream: Stream, number: int) -> list[Recipe]:
+def unseen_tasks(world: World, stream: Stream, number: int) -> list[Recipe]:
     """Unseen variants, of different families as far as there are so many."""
     rng = world.rng(stream)
     families = rng.permutation(world.config.families)
     return [world.unseen_variant(int(families[i % len(families)]), rng) for i in range(number)]
 
 
-def _lay_out_sparsely(recipe: Recipe, world: World, rng: np.random.Generator) -> Timeline:
+def lay_out_sparsely(recipe: Recipe, world: World, rng: np.random.Generator) -> Timeline:
     """As COIN and CrossTask are: most of a video is background, and a step may be anywhere."""
     return lay_out(recipe, world.config.step_seconds, world.config.sparse_gap_seconds, rng)
 
 
-def _save_features(folder: Path, video_id: str, features: np.ndarray) -> None:
+def save_features(folder: Path, video_id: str, features: np.ndarray) -> None:
     (folder / "features").mkdir(parents=True, exist_ok=True)
     np.save(folder / "features" / f"{video_id}.npy", features)
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1))
 
 

@@ -135,6 +135,9 @@ class Stream(IntEnum):
     DIDEMO = 6
     COIN = 7
     CROSSTASK = 8
+    YOUCOOK2_TRAINING = 9
+    MSRVTT_TRAINING = 10
+    COIN_TRAINING = 11
 
 
 @dataclass(frozen=True)

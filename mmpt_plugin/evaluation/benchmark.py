@@ -12,7 +12,7 @@ Nothing in this package but `encoding.py` knows torch or batches.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -42,12 +42,14 @@ class EncodingPlan:
         windows: the stretches of video; `Encodings.video` follows their order.
         per_frame: encode to one state per second (coin, crosstask, didemo_moment) instead of one pooled embedding.
         attend_to_cls: False for coin and crosstask, where the original masks the video's [CLS].
+        classify_frames: with `per_frame`, logits of the model's frame classifier instead of the states.
     """
 
     texts: list[str]
     windows: list[Window]
     per_frame: bool = False
     attend_to_cls: bool = True
+    classify_frames: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Encodings:
 
     Attributes:
         text: (texts, D) pooled text embeddings.
-        video: (windows, D) pooled; or, with `per_frame`, a list of (rows of the window, D) frame states.
+        video: (windows, D) pooled; or, with `per_frame`, a list of (rows of the window, D) frame states, or
+            (rows of the window, classes) where frames are classified.
         padded_video: only for plans with `per_frame` whose benchmark sets `needs_padding`: (windows, 32, D), states of
             padded positions included (DiDeMo averages over them, as the original does).
     """
@@ -91,6 +94,7 @@ class Benchmark(ABC):
     name: ClassVar[str]
     folder: ClassVar[str]  # its place in the data folder
     paper: ClassVar[dict]  # the paper's zero-shot numbers, same keys as `Evaluation.metrics`, fractions
+    paper_fine_tuned: ClassVar[dict] = {}  # and its fine-tuned ones, where it has such
     expected: ClassVar[int]  # size of the official test set
     needs_padding: ClassVar[bool] = False
 
@@ -109,6 +113,16 @@ class Benchmark(ABC):
         feature_size: int = 512,
         split: str = "official",
     ) -> None: ...
+
+    def use_frame_classifier(self, label_ids: Sequence[int]) -> None:  # noqa: B027 (most benchmarks label no frames)
+        """Called where the model was fine-tuned to classify frames; benchmarks that do not label frames go on as ever.
+
+        Args:
+            label_ids: what the classes 1, 2, ... stand for; 0 is background.
+
+        Raises:
+            ValueError: if the test set has a label that training never saw.
+        """
 
     @abstractmethod
     def plan(self) -> EncodingPlan: ...

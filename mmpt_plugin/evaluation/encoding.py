@@ -126,6 +126,9 @@ def encode_batch(model: VideoClipModel, batch: Batch, plan: EncodingPlan, padded
     elif padded:
         hidden, _ = model.video_encoder(**inputs, attend_to_cls=plan.attend_to_cls, compute_padding=True)
         states = list(hidden[:, 1:-1].float().cpu().numpy())
+    elif plan.classify_frames:
+        logits = model.classify_frames(**inputs).float().cpu().numpy()
+        states = [own[:length] for own, length in zip(logits, inputs["video_mask"].sum(1).tolist())]
     else:
         hidden = model.encode_video(**inputs, attend_to_cls=plan.attend_to_cls, return_hidden_states=True)
         frames = hidden.float().cpu().numpy()

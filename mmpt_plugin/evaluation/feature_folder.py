@@ -124,6 +124,7 @@ class FeatureFolder:
             raise ValueError(f"{file} holds {array.dtype}; features must be float16 or float32")
         if array.ndim != 2 or array.shape[1] != self.feature_size:
             raise ValueError(
-                f"{file} has shape {array.shape}; features must be (seconds, {self.feature_size}), one row a second"
+                f"{file} has shape {array.shape}; features must be (seconds, {self.feature_size}), one row a second: "
+                "the width is model.feature_size of the model they are for"
             )
         return array

@@ -108,16 +108,33 @@ def check_feature_settings(folder: str | Path, expected: FeatureSettings | Mappi
     if found is None:
         logger.warning("%s has no %s: how its features were made is not checked", folder, MANIFEST)
         return
-    wanted = dataclasses.asdict(expected) if isinstance(expected, FeatureSettings) else dict(expected)
+    check_same_settings(
+        f"the features in {folder}",
+        found,
+        dataclasses.asdict(expected) if isinstance(expected, FeatureSettings) else expected,
+    )
+
+
+def check_same_settings(features: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuses settings that differ from those expected; others than the expected ones do not count.
+
+    Args:
+        features: what was made with the settings found, for the message.
+        found: settings, as `read_settings` gives them.
+        expected: settings, or some of them.
+
+    Raises:
+        ValueError: naming every setting that differs, with both values.
+    """
     different = [
         f"{name}: {found.get(name)!r} here, {value!r} expected"
-        for name, value in wanted.items()
+        for name, value in expected.items()
         if found.get(name) != value
     ]
     if different:
         raise ValueError(
-            f"the features in {folder} were made with other settings than expected ({'; '.join(different)}): "
-            "use the folder that belongs to the model, or extract them again with its settings"
+            f"{features} were made with other settings than expected ({'; '.join(different)}): "
+            "use those that belong to the model, or extract them again with its settings"
         )
 
 

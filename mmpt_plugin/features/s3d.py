@@ -101,7 +101,7 @@ class InceptionBlock(nn.Module):
         self.conv_b1_b = SeparableConvBlock(b1_reduced, b1)
         self.conv_b2_a = ConvBlock(in_channels, b2_reduced)
         self.conv_b2_b = SeparableConvBlock(b2_reduced, b2)
-        self.maxpool_b3 = nn.MaxPool3d(kernel_size=3, stride=1, padding=1)
+        self.maxpool_b3: nn.Module = nn.MaxPool3d(kernel_size=3, stride=1, padding=1)
         self.conv_b3_b = ConvBlock(in_channels, b3)
         self.gating_b0 = SelfGating(b0)
         self.gating_b1 = SelfGating(b1)
@@ -132,7 +132,7 @@ class ZeroPaddedMaxPool3d(nn.Module):
         for size, step in reversed(list(zip(kernel, stride))):  # F.pad counts from the last dimension
             total = max(size - step, 0)
             padding += [total // 2, total - total // 2]
-        self.padding = tuple(padding)
+        self.kernel, self.stride, self.padding = kernel, stride, tuple(padding)
         self.pool = nn.MaxPool3d(kernel, stride, ceil_mode=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -214,6 +214,66 @@ class S3D(nn.Module):
         return super().load_state_dict(video_half, strict, assign)
 
 
+class TemporalConv(nn.Module):
+    """A 3x1x1 convolution, over time alone, computed as one over (time, rows x columns).
+
+    The sums are the same; oneDNN's float32 kernels for channels-last tensors are up to three times as fast at it.
+    """
+
+    def __init__(self, conv: nn.Conv3d) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(conv.in_channels, conv.out_channels, (3, 1), padding=(1, 0))
+        assert conv.bias is not None and self.conv.bias is not None  # batch norm is folded
+        self.conv.weight.data = conv.weight.data[..., 0].contiguous(memory_format=torch.channels_last)
+        self.conv.bias.data = conv.bias.data
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, T, H, W) to (B, C', T, H, W); both reshapings are views of channels-last tensors."""
+        return self.conv(x.flatten(3)).unflatten(3, x.shape[3:])
+
+
+class SlicedMaxPool3d(nn.Module):
+    """The network's max pools as element-wise maxima of slices, one dimension after the other; without gradients.
+
+    torch's own looks at every element of each window (up to 27), and keeps where the maxima were.
+
+    Args:
+        kernel: sizes of the windows in T, H and W.
+        stride: from window to window. With stride 1 a window of 3 is centred on its element, with stride 2 a window
+            begins there. What it has beyond the edge does not count; after a ReLU that is padding with zeros.
+    """
+
+    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.windows = tuple(zip(kernel, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, T, H, W) to (B, C, T/stride, H/stride, W/stride), rounded up."""
+        for dim, (size, stride) in enumerate(self.windows, start=2):
+            if size > 1:
+                x = _centred_maxima(x, dim) if stride == 1 else _forward_maxima(x, dim, size, stride)
+        return x
+
+
+def _centred_maxima(x: Tensor, dim: int) -> Tensor:
+    """Of each element and its two neighbours along a dimension."""
+    maxima, others = x.clone(), x.shape[dim] - 1
+    for to, source in ((0, 1), (1, 0)):
+        window = maxima.narrow(dim, to, others)
+        torch.maximum(window, x.narrow(dim, source, others), out=window)
+    return maxima
+
+
+def _forward_maxima(x: Tensor, dim: int, size: int, stride: int) -> Tensor:
+    """Of every `stride`-th element and the `size` - 1 after it along a dimension."""
+    slices = [x[(*[slice(None)] * dim, slice(offset, None, stride))] for offset in range(size)]
+    maxima = slices[0].clone()
+    for part in slices[1:]:
+        window = maxima.narrow(dim, 0, part.shape[dim])
+        torch.maximum(window, part, out=window)
+    return maxima
+
+
 def load_s3d(checkpoint: str | Path) -> S3D:
     """Loads the public weights.
 
@@ -244,10 +304,12 @@ def load_s3d(checkpoint: str | Path) -> S3D:
 
 
 def optimize_for_inference(model: S3D, dtype: torch.dtype = torch.float32, compiled: bool = False) -> nn.Module:
-    """The same function, faster: batch norm folded into the convolutions, channels last, `dtype`, compiled on request.
+    """The same function, faster.
 
-    Measured by scripts/bench_s3d.py. Folding happens in float32, before the cast. Compilation takes about a minute
-    once for each input shape (seconds when torch finds it in its cache) and needs a C++ compiler.
+    Batch norm is folded into the convolutions (in float32, before the cast), tensors are channels last, of `dtype`, max
+    pools become element-wise maxima of slices, convolutions over time become two-dimensional ones. Compilation on
+    request: it takes about a minute once for each input shape (seconds when torch finds it in its cache) and needs a C++
+    compiler. What each step brings is measured by scripts/bench_s3d.py.
 
     Args:
         model: in evaluation mode; left as it is.
@@ -267,7 +329,16 @@ def optimize_for_inference(model: S3D, dtype: torch.dtype = torch.float32, compi
     for block in folded.modules():
         if isinstance(block, ConvBlock | SeparableConvBlock):
             block.fold_batch_norm()
-    folded.to(dtype=dtype).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    for block in list(folded.modules()):
+        for name, layer in list(block.named_children()):
+            if isinstance(layer, nn.Conv3d) and layer.kernel_size == (3, 1, 1):
+                setattr(block, name, TemporalConv(layer))
+            elif isinstance(layer, ZeroPaddedMaxPool3d):
+                setattr(block, name, SlicedMaxPool3d(layer.kernel, layer.stride))
+        if isinstance(block, InceptionBlock):
+            block.maxpool_b3 = SlicedMaxPool3d((3, 3, 3), (1, 1, 1))
+    folded.to(dtype=dtype)
     if compiled:
         folded.compile(dynamic=False, options={"freezing": True})
     return folded

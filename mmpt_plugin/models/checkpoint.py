@@ -14,26 +14,28 @@ import torch
 torch.serialization.add_safe_globals([argparse.Namespace])
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, setting: str = "checkpoint.restore_file") -> dict[str, Any]:
     """The content of a checkpoint file of fairseq.
+
+    Args:
+        path: the file.
+        setting: what it was given by, for the messages.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a fairseq checkpoint, or cannot be loaded without running code that it carries.
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"checkpoint.restore_file: no checkpoint at {path}; give the path of an existing .pt file"
-        )
+        raise FileNotFoundError(f"{setting}: no checkpoint at {path}; give the path of an existing .pt file")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f"checkpoint.restore_file: {path} cannot be loaded safely; a checkpoint written by fairseq-hydra-train or "
+            f"{setting}: {path} cannot be loaded safely; a checkpoint written by fairseq-hydra-train or "
             f"by MMPT is needed ({str(error).splitlines()[0]})"
         ) from error
     if not isinstance(checkpoint, dict) or "model" not in checkpoint:
-        raise ValueError(f"checkpoint.restore_file: {path} holds no 'model': it is not a checkpoint of fairseq")
+        raise ValueError(f"{setting}: {path} holds no 'model': it is not a checkpoint of fairseq")
     return checkpoint
 
 
@@ -41,6 +43,20 @@ def model_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The `model` settings that one of our checkpoints was trained with; empty for MMPT's."""
     settings = (checkpoint.get("cfg") or {}).get("model")
     return dict(settings) if isinstance(settings, dict) and settings.get("_name") == "videoclip" else {}
+
+
+def feature_settings(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """How the features were made that one of our checkpoints was trained on; None where its shards did not say."""
+    settings = (checkpoint.get("task_state") or {}).get("features")
+    return dict(settings) if isinstance(settings, dict) else None
+
+
+def fine_tuned_on(checkpoint: dict[str, Any]) -> str | None:
+    """The benchmark that one of our checkpoints was fine-tuned on; None for any other."""
+    match (checkpoint.get("cfg") or {}).get("task"):
+        case {"_name": "videoclip_finetuning", "benchmark": benchmark}:
+            return str(benchmark)
+    return None
 
 
 def sha256(path: Path) -> str:

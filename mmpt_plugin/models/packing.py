@@ -1,8 +1,8 @@
 """Running a Hugging Face transformer on real tokens only.
 
 A batch of sequences of different lengths is packed into one row of tokens: every linear layer, LayerNorm and activation
-then works on real tokens only. Attention alone needs to know where a sequence ends; it is given back its padded
-(batch, length) form, which costs little (at BERT-base size and 61 tokens, 2% of the layer's operations).
+then works on real tokens only. Attention alone needs to know where a sequence ends; it is given back a padded
+(batch, length) form, of sequences of about equal length at a time.
 The transformer is Hugging Face's own, unchanged: the attention is plugged in through its `AttentionInterface`.
 """
 
@@ -11,42 +11,102 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 ATTENTION_NAME = "mmpt_packed"
+
+PACKABLE = frozenset({"bert", "camembert", "distilbert", "roberta", "xlm-roberta"})
+"""Architectures whose tokens meet in attention alone, which goes through `AttentionInterface`, at positions that are given.
+
+Others join tokens by relative positions (DeBERTa, MPNet) or convolutions, or do not take embeddings of the model's width
+(ELECTRA, ALBERT)."""
+
+
+def can_be_packed(config: PretrainedConfig) -> bool:
+    """Whether transformers of this architecture can be run on packed tokens."""
+    return config.model_type in PACKABLE
+
+
+SEQUENCES_PER_BUCKET = 16
+"""Attention works on so many sequences of about equal length at a time on a CPU, so that little of it is padding too. A GPU,
+which would have to wait for the lengths, works on all at once."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Sequences of about equal length, and where their tokens lie in a padded form of their own.
+
+    Attributes:
+        num_tokens: tokens of the bucket, consecutive among all packed ones.
+        rows: (num_tokens,) int64, their positions in the flattened (b * l) form; None where it has no padding.
+        key_mask: (b, l) bool, True where a token may be attended to; at least one in every row.
+    """
+
+    num_tokens: int
+    rows: Tensor | None
+    key_mask: Tensor
+
+    def pad(self, tokens: Tensor) -> Tensor:
+        """(num_tokens, ...) -> (b, l, ...), zero where no token is."""
+        return _pad(tokens, self.rows, self.key_mask.shape)
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """(b, l, ...) -> (num_tokens, ...)."""
+        flat = padded.flatten(0, 1)
+        return flat if self.rows is None else flat.index_select(0, self.rows)
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Which positions of a padded (B, L) batch hold tokens, and which tokens may be attended to.
+    """The tokens of a padded (B, L) batch in one row, bucket by bucket.
 
     Attributes:
-        rows: (N,) int64, the positions of the N computed tokens in the flattened (B * L) batch, ascending; None where
-            all are computed, so that nothing need be moved.
-        key_mask: (B, L) bool, True where a token may be attended to; at least one in every row.
+        shape: B and L.
+        rows: (N,) int64, the positions of the N computed tokens in the flattened (B * L) batch, in packed order.
+        buckets: parts of the row that attention treats one after the other.
     """
 
-    rows: Tensor | None
-    key_mask: Tensor
+    shape: torch.Size
+    rows: Tensor
+    buckets: tuple[Bucket, ...]
 
     @classmethod
     def of(cls, token_mask: Tensor, key_mask: Tensor | None = None) -> Packing:
         """From masks of shape (B, L): the tokens to compute, and (default: the same) those to attend to."""
-        rows = token_mask.flatten().nonzero().squeeze(1)
-        return cls(None if len(rows) == token_mask.numel() else rows, token_mask if key_mask is None else key_mask)
+        key_mask = token_mask if key_mask is None else key_mask
+        B, L = token_mask.shape
+        positions = torch.arange(B * L, device=token_mask.device).unflatten(0, (B, L))
+        if token_mask.device.type != "cpu":
+            rows = positions[token_mask]
+            return cls(token_mask.shape, rows, (Bucket(len(rows), rows if len(rows) < B * L else None, key_mask),))
+        extents = (token_mask * torch.arange(1, L + 1)).amax(1)  # (B,) up to the last token
+        buckets, all_rows = [], []
+        for members in extents.argsort(stable=True).split(SEQUENCES_PER_BUCKET):
+            width = int(extents[members].max())
+            tokens = token_mask[members, :width]
+            inner = tokens.flatten().nonzero().squeeze(1)
+            all_rows.append(positions[members, :width][tokens])
+            full = len(inner) == tokens.numel()
+            buckets.append(Bucket(len(inner), None if full else inner, key_mask[members, :width]))
+        return cls(token_mask.shape, torch.cat(all_rows), tuple(buckets))
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, L, ...) -> (N, ...)."""
-        flat = padded.flatten(0, 1)
-        return flat if self.rows is None else flat.index_select(0, self.rows)
+        return padded.flatten(0, 1).index_select(0, self.rows)
 
     def unpack(self, packed: Tensor) -> Tensor:
         """(N, ...) -> (B, L, ...), zero where no token is."""
-        if self.rows is not None:
-            packed = packed.new_zeros(self.key_mask.numel(), *packed.shape[1:]).index_copy_(0, self.rows, packed)
-        return packed.unflatten(0, tuple(self.key_mask.shape))
+        return _pad(packed, self.rows, self.shape)
+
+
+def _pad(tokens: Tensor, rows: Tensor | None, shape: torch.Size) -> Tensor:
+    """(N, ...) -> (*shape, ...): token n at `rows[n]` of the flattened result, which is zero elsewhere."""
+    if rows is not None:
+        tokens = tokens.new_zeros(shape.numel(), *tokens.shape[1:]).index_copy_(0, rows, tokens)
+    return tokens.unflatten(0, shape)
 
 
 def packed_attention(
@@ -69,12 +129,15 @@ def packed_attention(
     Returns:
         (1, N, heads, head width), and None for the attention weights, which are not kept.
     """
-    q, k, v = (packing.unpack(x.squeeze(0).transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
-    mask = packing.key_mask[:, None, None, :]  # (B, 1, 1, L)
-    context = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling
-    )  # (B, heads, L, d)
-    return packing.pack(context.transpose(1, 2)).unsqueeze(0), None
+    counts = [bucket.num_tokens for bucket in packing.buckets]
+    parts = zip(*(x.squeeze(0).transpose(0, 1).split(counts) for x in (query, key, value)))  # each (n, heads, d)
+    contexts = []
+    for bucket, part in zip(packing.buckets, parts):
+        q, k, v = (bucket.pad(x).transpose(1, 2) for x in part)  # (b, heads, l, d)
+        mask = bucket.key_mask[:, None, None, :]  # (b, 1, 1, l)
+        context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
+        contexts.append(bucket.unpad(context.transpose(1, 2)))
+    return torch.cat(contexts).unsqueeze(0), None
 
 
 AttentionInterface.register(ATTENTION_NAME, packed_attention)

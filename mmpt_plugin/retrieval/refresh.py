@@ -37,6 +37,12 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
+def pair_embeddings(output: dict[str, Tensor]) -> Tensor:
+    """(video embedding + text embedding) / 2 of a model's output, (B, D) float32; of a bag of texts, their mean."""
+    video, text = output["video_embeddings"].float(), output["text_embeddings"].float()
+    return (video + text.unflatten(0, (len(video), -1)).mean(1)) / 2
+
+
 def embed_videos(
     model: nn.Module,
     dataset: PretrainingDataset,
@@ -78,7 +84,7 @@ def embed_videos(
         )
         for group, batch in zip(share, loader):
             output = model(**{name: value.to(device) for name, value in batch["net_input"].items()})
-            pairs = (output["video_embeddings"].float() + output["text_embeddings"].float()) / 2
+            pairs = pair_embeddings(output)
             mean = pairs.unflatten(0, (-1, dataset.clips.clips_per_video)).mean(1).cpu().numpy()  # (videos, D)
             if vectors is None:
                 vectors = np.zeros((len(wanted), mean.shape[1]), np.float32)
@@ -131,7 +137,7 @@ class EmbeddingMemory:
         """Add what `model` returns for a batch of these videos while the context lasts."""
 
         def add(module: nn.Module, args: object, output: dict[str, Tensor]) -> None:
-            pairs = (output["video_embeddings"].detach().float() + output["text_embeddings"].detach().float()) / 2
+            pairs = pair_embeddings(output).detach()
             if self._sums is None:
                 self._sums = np.zeros((len(self._counts), pairs.shape[1]), np.float32)
             places = np.array([self._place[video_id] for video_id in video_ids])

@@ -14,13 +14,15 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II, MISSING
 
-from mmpt_plugin.criterions import contrastive  # noqa: F401 (registers the criterion)
+from mmpt_plugin.criterions import contrastive, mil_nce  # noqa: F401 (registers the criteria)
 from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
 from mmpt_plugin.data.epoch_iterator import FixedEpochIterator, GroupEpochIterator
 from mmpt_plugin.data.groups import GroupSource, RandomGroups, consecutive_groups
 from mmpt_plugin.data.pairs import Batch, SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, SAMPLING_RULES, ClipSettings, PretrainingDataset
+from mmpt_plugin.features.manifest import check_same_settings
 from mmpt_plugin.models import bert
+from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.videoclip import VideoClipModel
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups, RetrievalSettings
 
@@ -68,12 +70,18 @@ class VideoClipPretrainingConfig(FairseqDataclass):
     videos_per_batch: int = field(default=32, metadata={"help": "videos in a group; a group is a batch"})
     clips_per_video: int = field(default=16, metadata={"help": "clips drawn from each video of a group"})
     clip_sampling: ChoiceEnum(list(SAMPLING_RULES)) = field(  # type: ignore[valid-type]
-        default="overlapped", metadata={"help": "overlapped, or aligned: video span = text span"}
+        default="overlapped",
+        metadata={
+            "help": "overlapped; aligned: video span = text span; bag: several captions, each a text, for criterion mil_nce"
+        },
     )
     min_text_tokens: int = field(default=8, metadata={"help": "smallest budget of a text span, word pieces"})
     max_text_tokens: int = field(default=64, metadata={"help": "largest budget of a text span, word pieces"})
-    min_clip_seconds: int = field(default=3, metadata={"help": "shortest overlapped video window"})
-    max_clip_seconds: int = field(default=32, metadata={"help": "longest overlapped video window"})
+    min_clip_seconds: int = field(default=3, metadata={"help": "shortest video window, but of aligned clips"})
+    max_clip_seconds: int = field(default=32, metadata={"help": "longest video window, but of aligned clips"})
+    bag_captions: int = field(
+        default=5, metadata={"help": "captions of a bag (clip_sampling=bag); a video must have so many"}
+    )
     on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
         default="error",
         metadata={"help": "videos of a list without features or captions: stop, or leave out and count"},
@@ -89,6 +97,8 @@ class VideoClipPretrainingConfig(FairseqDataclass):
     max_video_seconds: int = II("model.max_video_seconds")
     max_text_pieces: int = II("model.max_text_pieces")
     save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
     seed: int = II("common.seed")
 
 
@@ -105,10 +115,12 @@ class VideoClipPretrainingTask(FairseqTask):
             clips_per_video=cfg.clips_per_video,
             text_tokens=(cfg.min_text_tokens, cfg.max_text_tokens),
             clip_seconds=(cfg.min_clip_seconds, cfg.max_clip_seconds),
+            bag_captions=cfg.bag_captions,
             max_seconds=cfg.max_video_seconds,
             max_pieces=cfg.max_text_pieces,
         )
         tokenizer = bert.load_tokenizer(cfg.bert)
+        self.vocabulary = tokenizer.get_vocab()
         self.special = SpecialTokens(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
         self.source: GroupSource | None = None
 
@@ -126,7 +138,9 @@ class VideoClipPretrainingTask(FairseqTask):
             on_missing=str(self.cfg.on_missing),
             verify=str(self.cfg.verify),
             feature_size=self.cfg.feature_size,
+            min_captions=self.clips.captions_needed,
         )
+        corpus.check_vocabulary(self.vocabulary)
         logger.info(f"{split}: {len(corpus.video_ids)} videos, {len(corpus.missing)} left out, from {folder}")
         return corpus
 
@@ -143,11 +157,30 @@ class VideoClipPretrainingTask(FairseqTask):
         if split not in VIDEO_LISTS:
             raise ValueError(f"dataset split {split!r}: choose one of {', '.join(VIDEO_LISTS)}")
         dataset = PretrainingDataset(self.open_corpus(split), self.clips, self.special, self.cfg.seed)
+        self.check_features(dataset.corpus)
         if split == "valid":
             dataset.set_groups(0, consecutive_groups(len(dataset.corpus), self.cfg.videos_per_batch))
         else:
             self.source = self.build_source(dataset.corpus)
         self.datasets[split] = dataset
+
+    def check_features(self, corpus: VideoTextCorpus) -> None:
+        """Record how the videos' features were made; refuse others than those that the run's checkpoint was trained on.
+
+        The record is part of fairseq's checkpoints; readers of features compare it with theirs.
+        """
+        features = corpus.source.get("features")
+        if not isinstance(features, dict):  # shards from elsewhere do not say
+            return
+        checkpoint = Path(self.cfg.restore_file)
+        if self.cfg.restore_file == "checkpoint_last.pt":  # fairseq looks for this one in the save_dir
+            checkpoint = Path(self.cfg.save_dir) / checkpoint
+        if not checkpoint.is_file() and self.cfg.finetune_from_model:
+            checkpoint = Path(self.cfg.finetune_from_model)
+        if checkpoint.is_file():
+            trained_on = feature_settings(read_checkpoint(checkpoint))
+            check_same_settings(f"the features in {self.cfg.data}/howto100m", features, trained_on or {})
+        self.state.merge_state_dict({"features": features})
 
     def build_source(self, corpus: VideoTextCorpus) -> GroupSource:
         """Where the groups of training videos come from: chance, or the model's own embeddings."""

@@ -1,4 +1,4 @@
-"""Zero-shot evaluation of a checkpoint on one benchmark, through fairseq's own machinery.
+"""Evaluation of a checkpoint on one benchmark, zero-shot or fine-tuned, through fairseq's own machinery.
 
 fairseq evaluates only what it trains. The run therefore takes one "step" that touches nothing: a placeholder batch, a loss
 of zero and an optimizer that holds no state; its validation is the evaluation. Weights stay bit-identical.
@@ -17,7 +17,6 @@ from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterating
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel
-from fairseq.optim import FairseqOptimizer, register_optimizer
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II, MISSING, OmegaConf
 
@@ -26,8 +25,9 @@ from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.encoding import EncodedBatch, EncodingDataset, assemble, encode_batch
 from mmpt_plugin.evaluation.report import format_table, results_json, write_results
 from mmpt_plugin.evaluation.windows import WINDOW_SECONDS
+from mmpt_plugin.features.manifest import check_feature_settings
 from mmpt_plugin.models import bert
-from mmpt_plugin.models.checkpoint import read_checkpoint, sha256
+from mmpt_plugin.models.checkpoint import feature_settings, fine_tuned_on, read_checkpoint, sha256
 from mmpt_plugin.models.videoclip import VideoClipModel, checkpoint_config
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,17 @@ class VideoClipZeroShotTask(FairseqTask):
             feature_size=self.model_config.feature_size,
             split=str(cfg.split),
         )
+        if (trained_on := feature_settings(content)) is not None:
+            check_feature_settings(self.benchmark.features.path, trained_on)
+        self.fine_tuned_on = fine_tuned_on(content)
+        if self.model_config.frame_labels:
+            self.benchmark.use_frame_classifier(self.model_config.frame_labels)
         self.plan = self.benchmark.plan()
+        if self.plan.per_frame and str(self.model_config.pooling) == "cls":
+            logger.warning(
+                f"{self.benchmark.name} compares the states of seconds with texts, which pre-training does not do where "
+                "model.pooling=cls: zero-shot scores say little of this checkpoint"
+            )
         self.encoded: list[EncodedBatch] = []
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
@@ -173,6 +183,9 @@ class VideoClipZeroShotTask(FairseqTask):
                 "model": vars(self.model_config),
             },
         )
+        if self.fine_tuned_on:
+            results["checkpoint"]["fine_tuned_on"] = self.fine_tuned_on
+            results["paper"] = self.benchmark.paper_fine_tuned if self.fine_tuned_on == self.benchmark.name else {}
         path = write_results(Path(self.cfg.results_path), self.benchmark.name, results, scores)
         logger.info(f"results in {path}\n{format_table(results)}")
 
@@ -203,23 +216,3 @@ class PlaceholderDataset(FairseqDataset):
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """The item itself."""
         return samples[0]
-
-
-@register_optimizer("no_update", dataclass=FairseqDataclass)
-class NoUpdate(FairseqOptimizer):
-    """An optimizer for evaluation: holds no state, reduces no gradients, changes no weights."""
-
-    def __init__(self, cfg: FairseqDataclass, params: Any) -> None:
-        super().__init__(cfg)
-        self._optimizer = torch.optim.SGD(params, lr=0.0)
-
-    @property
-    def optimizer_config(self) -> dict[str, Any]:
-        """Nothing to configure."""
-        return {}
-
-    def all_reduce_grads(self, module: torch.nn.Module) -> None:
-        """There are no gradients."""
-
-    def step(self, closure: Any = None, scale: float = 1.0, groups: Any = None) -> None:
-        """Leave the weights as they are."""

@@ -70,6 +70,8 @@ def test_gradients_are_those_of_the_formula() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"pair row by row, got \(3, 2\) and \(4, 2\)"):
         symmetric_info_nce(torch.zeros(3, 2), torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=r"task\.clip_sampling=bag needs criterion=mil_nce"):
+        symmetric_info_nce(torch.zeros(3, 2), torch.zeros(6, 2))
     for temperature in (0.0, -1.0):
         with pytest.raises(ValueError, match=rf"criterion\.temperature is {temperature}: it must be positive"):
             symmetric_info_nce(torch.zeros(3, 2), torch.zeros(3, 2), temperature)
@@ -101,6 +103,17 @@ def test_accuracy_of_a_hand_worked_case() -> None:
     # texts 2 of 3, videos 3 of 3: the two directions are told apart
     text = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.4, 0.0], [0.0, 0.0, 1.0]])
     assert [hits.item() for hits in in_batch_accuracy(video, text)] == [2, 3]
+
+
+def test_accuracy_of_bags_of_texts() -> None:
+    # two texts a video; similarities (text x video): texts 0, 1 of video 0: [1, 0], [0, 2]; texts 2, 3 of video 1: [3, 0],
+    # [0, 1]. Texts 0 and 3 find their video: 2 of 4, that is 1 of 2 videos. Video 0 finds text 2, video 1 text 1: none.
+    video, text = torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 1.0]])
+    assert [hits.item() for hits in in_batch_accuracy(video, text)] == [1, 0]
+    text[2, 0] = 0.5  # video 0 now finds text 0, its own
+    assert [hits.item() for hits in in_batch_accuracy(video, text)] == [1, 1]
+    text[1] = torch.tensor([2.0, 0.0])  # text 1 finds video 0, which finds it: of its texts any will do
+    assert [hits.item() for hits in in_batch_accuracy(video, text)] == [1.5, 2]
 
 
 class FixedEmbeddings(torch.nn.Module):

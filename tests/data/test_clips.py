@@ -15,6 +15,7 @@ from mmpt_plugin.data import clips
 from mmpt_plugin.data.clips import (
     sample_aligned_clips,
     sample_aligned_clips_batch,
+    sample_bags_batch,
     sample_overlapped_clips,
     sample_overlapped_clips_batch,
 )
@@ -29,7 +30,7 @@ SAMPLERS = {
 }
 
 
-def slow_clip(video: dict, aligner: str, rng: random.Random) -> list[int]:
+def slow_clip(video: dict, aligner: str, rng: random.Random, clip_seconds: tuple[int, int] = (3, 32)) -> list[int]:
     """One clip by the words that come with the reference data, drawing in the original's order."""
     starts, ends, counts, seconds = video["start"], video["end"], video["ntok"], video["T"]
     n = len(starts)
@@ -51,7 +52,7 @@ def slow_clip(video: dict, aligner: str, rng: random.Random) -> list[int]:
         return [max(min(low, video_end), 0), video_end, first, stop]
     second = rng.randint(low, high) if low < high else (low + high) // 2
     start = end = min(max(second, 0), seconds - 1)
-    length = rng.randint(3, 32)
+    length = rng.randint(*clip_seconds)
     while (start > 0 or end < seconds) and end - start < length:
         if start <= 0:
             end += 1
@@ -174,6 +175,99 @@ def test_clips_of_one_call_are_independent(aligner: str) -> None:
         table = np.zeros((values.max() + 1, values.max() + 1))
         np.add.at(table, (values[0::2], values[1::2]), 1)
         assert stats.chi2_contingency(table).pvalue > SMALLEST_P
+
+
+def slow_bag(video: dict, size: int, clip_seconds: tuple[int, int], rng: random.Random) -> list[int]:
+    """One clip with a bag, by the docstring's words."""
+    n = len(video["start"])
+    middles = [(start + end) / 2 for start, end in zip(video["start"], video["end"])]
+    centre = rng.randint(0, n - 1)
+    bag = [centre]
+    while len(bag) < size:
+        outer = [i for i in (min(bag) - 1, max(bag) + 1) if 0 <= i < n]
+        bag.append(min(outer, key=lambda i: (abs(middles[i] - middles[centre]), i)))
+    alone = {"T": video["T"], "start": [video["start"][centre]], "end": [video["end"][centre]], "ntok": [64]}
+    start, end = slow_clip(alone, "OverlappedAligner", rng, clip_seconds)[:2]
+    return [start, end, min(bag), max(bag) + 1]
+
+
+def draw_bags(videos: list[dict], size: int, n: int, seed: int, clip_seconds: tuple[int, int] = (3, 3)) -> np.ndarray:
+    """(videos, n, 4) clips with bags of all videos, drawn in one call."""
+    starts, ends, counts = ([x for video in videos for x in video[key]] for key in ("start", "end", "ntok"))
+    offsets = np.cumsum([0] + [len(video["start"]) for video in videos])
+    rows = sample_bags_batch(
+        starts,
+        ends,
+        counts,
+        offsets,
+        [video["T"] for video in videos],
+        n,
+        np.random.default_rng(seed),
+        bag_captions=size,
+        clip_seconds=clip_seconds,
+    )
+    return rows.reshape(len(videos), n, 4)
+
+
+@pytest.mark.parametrize("clip_seconds", [(3, 3), (2, 9)])
+def test_bags_equal_in_distribution_to_the_slow_version(clip_seconds: tuple[int, int]) -> None:
+    rng = random.Random(4)
+    videos = [TRICKY[i] for i in (0, 1, 2, 4)]
+    for rows, video in zip(draw_bags(videos, 3, 6000, 13, clip_seconds), videos, strict=True):
+        slow = np.array([slow_bag(video, 3, clip_seconds, rng) for _ in range(6000)])
+        assert_same_distribution(rows, slow, video)
+
+
+def test_bags_are_the_nearest_captions() -> None:
+    # Middles 1, 2, 10, 11, 13. Of 0: 1, then 2. Of 1 (at 2): 0 at 1, then 2 at 10. Of 2 (at 10): 3 at 11, 4 at 13 before
+    # 1 at 2. Of 3 (at 11): 2 at 10, then 4 at 13. Of 4: 3, 2. So runs of three start at 0, 0, 2, 2, 2.
+    times = np.array([1.0, 2.0, 10.0, 11.0, 13.0])
+    rows = sample_bags_batch(
+        times - 0.25, times + 0.25, np.ones(5), [0, 5], [14], 4000, np.random.default_rng(0), bag_captions=3
+    )
+    assert set(rows[:, 3] - rows[:, 2]) == {3} and set(rows[:, 2]) == {0, 2}
+    assert stats.binomtest(int((rows[:, 2] == 0).sum()), 4000, 2 / 5).pvalue > SMALLEST_P
+    # the window grows from [floor(t - 0.25), ceil(t + 0.25)] = [t - 1, t + 1]; 3 seconds further at most
+    assert rows[rows[:, 2] == 0, 1].max() <= 3 + 3 and rows[rows[:, 2] == 2, 0].min() >= 9 - 3
+
+
+def test_of_two_captions_as_near_the_earlier_is_taken() -> None:
+    times = np.array([0.0, 5.0, 10.0])
+    rows = sample_bags_batch(times, times, np.ones(3), [0, 3], [11], 3000, np.random.default_rng(0), bag_captions=2)
+    assert stats.binomtest(int((rows[:, 2] == 0).sum()), 3000, 2 / 3).pvalue > SMALLEST_P  # of captions 0 and 1
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 6), st.integers(1, 20), st.integers(0, 2**32 - 1))
+def test_invariants_of_bags(data: st.DataObject, size: int, n: int, seed: int) -> None:
+    caption = st.tuples(st.floats(0, 300, width=32), st.floats(-2, 90, width=32))
+    video = st.tuples(st.lists(caption, min_size=size, max_size=12), st.integers(1, 400))
+    videos = [
+        {"T": seconds, "start": [c[0] for c in times], "end": [c[0] + c[1] for c in times], "ntok": [1] * len(times)}
+        for times, seconds in data.draw(st.lists(video, min_size=1, max_size=4))
+    ]
+    for rows, own in zip(draw_bags(videos, size, n, seed), videos, strict=True):
+        for video_start, video_end, first, stop in rows:
+            assert 0 <= video_start <= video_end <= own["T"] and video_end - video_start == min(3, own["T"])
+            assert 0 <= first < stop <= len(own["start"]) and stop - first == size
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"bag_captions": 3},
+            "1 of 1 videos have fewer captions than a bag of 3, the first at position 0; take smaller",
+        ),
+        ({"bag_captions": 0}, "bag_captions must be 1 or more, got 0"),
+        ({"clip_seconds": (4, 3)}, r"clip_seconds .* got \(4, 3\)"),
+        ({"video_seconds": [0]}, "1 of 1 videos have no seconds"),
+    ],
+)
+def test_bad_arguments_of_bags(change: dict, message: str) -> None:
+    good = GOOD | {"video_seconds": [9], "caption_offsets": [0, 2], "bag_captions": 2}
+    with pytest.raises(ValueError, match=message):
+        sample_bags_batch(**(good | change), rng=np.random.default_rng(0))
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(0, 20), st.integers(0, 20))

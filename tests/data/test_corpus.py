@@ -245,6 +245,31 @@ def test_videos_without_seconds_or_captions(tmp_path, caplog):
     assert "1 in no shard, 2 without seconds or captions" in caplog.text
 
 
+def test_videos_with_fewer_captions_than_a_bag(tmp_path, caplog):
+    captions = {name: ([[i, i + 1] for i in range(n)], [[1]] * n) for name, n in (("two", 2), ("three", 3), ("one", 1))}
+    write_ours(tmp_path, "a", {name: (np.ones((4, WIDTH)), *captions[name]) for name in captions})
+    message = r"2 of 3 listed videos have no seconds .* or fewer than the 3 captions of a bag .*: two, one\."
+    with pytest.raises(ValueError, match=message):
+        open_corpus(tmp_path, list(captions), min_captions=3)
+    corpus = open_corpus(tmp_path, list(captions), min_captions=3, on_missing="skip")
+    assert corpus.video_ids == ["three"] and corpus.missing == ["two", "one"]
+    assert "2 without seconds or captions (at least 3)" in caplog.text
+    assert len(open_corpus(tmp_path, ["two", "three"], min_captions=2)) == 2
+
+
+def test_texts_are_those_of_clips(stored):
+    corpus = open_corpus(stored[0], LIST)
+    videos = np.arange(len(corpus)).repeat(2)
+    first = np.zeros_like(videos)
+    last = np.where(np.arange(len(videos)) % 2, corpus.caption_counts[videos], 1)
+    spans = np.stack([first, first, first, last], 1)
+    for limit in (1, 5, 61):
+        clips = corpus.clips(videos, spans, max_tokens=limit)
+        tokens, lengths = corpus.texts(videos, first, last, max_tokens=limit)
+        np.testing.assert_array_equal(tokens, clips.tokens)
+        np.testing.assert_array_equal(lengths, clips.text_lengths)
+
+
 def test_no_video_left(stored):
     with pytest.raises(ValueError, match="none of the 2 videos of the list is in a shard"):
         open_corpus(stored[0], ["x", "y"], on_missing="skip")

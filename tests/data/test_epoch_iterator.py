@@ -8,12 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
-from mmpt_plugin.data.epoch_iterator import FixedEpochIterator, GroupEpochIterator, fingerprint
+from mmpt_plugin.data.epoch_iterator import (
+    FixedEpochIterator,
+    GroupEpochIterator,
+    ShuffledEpochIterator,
+    fingerprint,
+)
 from mmpt_plugin.data.groups import RandomGroups, consecutive_groups
 from mmpt_plugin.data.pairs import Batch, SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import ClipSettings, PretrainingDataset
@@ -264,3 +270,67 @@ def test_workers_end_with_their_iterator(corpus: VideoTextCorpus, make: Callable
         assert not worker.is_alive()
     finally:
         gc.enable()
+
+
+# --- shuffled items ---
+
+
+class Numbers(FairseqDataset):
+    """Items are their numbers and the epoch that was last set."""
+
+    def __init__(self, items: int) -> None:
+        self.items, self.epoch = items, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.items
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return self.epoch, index
+
+    def collater(self, samples: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        return samples
+
+
+def shuffled(items: int = 23, **settings: int) -> ShuffledEpochIterator:
+    return ShuffledEpochIterator(Numbers(items), **{"batch_size": 4, "seed": 1} | settings)
+
+
+def test_every_item_comes_once_an_epoch_in_batches_of_nearly_equal_size() -> None:
+    batches = shuffled()
+    seen = [list(batches.next_epoch_itr()) for _ in range(3)]
+    for epoch, of_epoch in enumerate(seen, start=1):
+        assert len(of_epoch) == len(batches) == 6 and {len(batch) for batch in of_epoch} == {3, 4}
+        assert sorted(item for batch in of_epoch for item in batch) == [(epoch, number) for number in range(23)]
+    neighbours = [{frozenset(number for _, number in batch) for batch in of_epoch} for of_epoch in seen]
+    assert not neighbours[0] & neighbours[1]  # batches are drawn anew
+
+
+@pytest.mark.parametrize(("items", "processes"), [(23, 2), (23, 5), (7, 4), (4, 4)])
+def test_processes_share_an_epoch_and_take_equally_many_batches(items: int, processes: int) -> None:
+    shares = [
+        list(shuffled(items, num_shards=processes, shard_id=rank, epoch=2).next_epoch_itr())
+        for rank in range(processes)
+    ]
+    assert len({len(share) for share in shares}) == 1 and all(batch for share in shares for batch in share)
+    assert sorted(number for share in shares for batch in share for _, number in batch) == list(range(items))
+
+
+def test_more_processes_than_items_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 training items are too few for 4 processes"):
+        shuffled(3, num_shards=4)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_shuffled_epoch_goes_on_where_it_stopped(workers: int) -> None:
+    whole = shuffled(epoch=2, num_workers=workers)
+    expected = list(whole.next_epoch_itr())
+    stopped = shuffled(epoch=2, num_workers=workers)
+    batches = stopped.next_epoch_itr()
+    begun = [next(batches), next(batches)]
+    resumed = shuffled(epoch=2, num_workers=workers)
+    resumed.load_state_dict(stopped.state_dict())
+    assert begun + list(resumed.next_epoch_itr()) == expected
+    assert [list(resumed.next_epoch_itr())] == [list(whole.next_epoch_itr())]

@@ -105,6 +105,25 @@ def test_joined_groups_equal_one_batch_of_all_pairs(drawn: list[list[tuple[list[
     np.testing.assert_array_equal(joined["net_input"]["video_features"], rows[:, :longest])
 
 
+def bags(index: int, texts: list[list[list[int]]], seconds: list[int]) -> Batch:
+    video_ids = [f"v{index}_{i}" for i in range(len(seconds))]
+    video = build_video(padded_features(seconds), np.array(seconds))
+    return build_pairs(index, video_ids, video, build_text_of(list(chain(*texts))))
+
+
+def test_bags_of_texts_stand_clip_by_clip() -> None:
+    one = bags(0, [[[200], [201, 202]], [[203], []]], [2, 3])
+    assert one["nsentences"] == 2 and one["ntokens"] == (2 + 3) + (1 + 2 + 1 + 0)
+    assert one["id"].tolist() == [0, 0] and len(one["video_id"]) == 2
+    other = bags(1, [[[204, 205, 206], [207]]], [5])
+    joined = collate_groups([one, other], SPECIAL.pad)
+    assert joined["nsentences"] == 3 and joined["ntokens"] == one["ntokens"] + other["ntokens"]
+    assert joined["net_input"]["video_features"].shape == (3, 5, WIDTH)
+    inputs = joined["net_input"]
+    texts = [row[mask][1:-1].tolist() for row, mask in zip(inputs["text_ids"], inputs["text_mask"])]
+    assert texts == [[200], [201, 202], [203], [], [204, 205, 206], [207]]
+
+
 def test_one_group_is_not_copied() -> None:
     one = group(0, [[200]], [2])
     assert collate_groups([one], SPECIAL.pad) is one

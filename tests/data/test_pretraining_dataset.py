@@ -147,6 +147,31 @@ def test_a_video_with_few_captions_repeats_them(timed_corpus: VideoTextCorpus) -
     assert all(seconds == ([35] if words == [20] else [45]) for seconds, words in drawn)
 
 
+def test_each_caption_of_a_bag_is_a_text(timed_corpus: VideoTextCorpus) -> None:
+    clips = ClipSettings("bag", clips_per_video=30, clip_seconds=(3, 3), max_pieces=1, bag_captions=2)
+    batch = draw_pairs(timed_corpus, np.array([0, 2]), clips, SPECIAL, np.random.default_rng(0))
+    inputs = batch["net_input"]
+    assert batch["nsentences"] == 60 and len(inputs["text_ids"]) == 120
+    words = inputs["text_ids"][:, 1].unflatten(0, (60, 2))  # each text is [CLS] word [SEP]
+    assert inputs["text_ids"].shape == (120, 3) and inputs["text_mask"].all()
+    # long: middles 2, 35.95, 32.5 and 39.5, so that caption 0 goes with 1 (its only neighbour), 1 with 2 (nearer than 0),
+    # 2 with 1 and 3 with 2; short has two captions
+    assert {tuple(bag) for bag in words[:30].tolist()} == {(10, 11), (11, 12), (12, 13)}
+    assert {tuple(bag) for bag in words[30:].tolist()} == {(30, 31)}
+    assert (inputs["video_mask"].sum(1) == 3).all()
+    for seconds, bag in zip(inputs["video_features"][:30, :, 0].tolist(), words[:30].tolist()):
+        low, high = {(10, 11): (0, 6), (11, 12): (28, 40), (12, 13): (36, 40)}[tuple(bag)]
+        assert low <= seconds[0] and seconds[-1] < high  # within 3 seconds of the drawn caption
+
+
+def test_bags_need_captions(timed_corpus: VideoTextCorpus) -> None:
+    assert ClipSettings("bag", bag_captions=3).captions_needed == 3
+    assert ClipSettings("aligned", bag_captions=3).captions_needed == 1
+    clips = ClipSettings("bag", bag_captions=3)
+    with pytest.raises(ValueError, match=r"2 of 3 videos have fewer captions than a bag of 3, the first at position 1"):
+        draw_pairs(timed_corpus, np.array([0, 1, 2]), clips, SPECIAL, np.random.default_rng(0))
+
+
 def test_the_first_seconds_of_each_video(timed_corpus: VideoTextCorpus) -> None:
     # long: its captions 0 and 1 start before second 32; late: none does, so its first caption stands in; short: all.
     clips = ClipSettings(FIRST_SECONDS, clips_per_video=1)
@@ -168,7 +193,8 @@ def test_the_first_seconds_of_each_video(timed_corpus: VideoTextCorpus) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"sampling": "both"}, r"task\.clip_sampling is 'both': choose one of overlapped, aligned"),
+        ({"sampling": "both"}, r"task\.clip_sampling is 'both': choose one of overlapped, aligned, bag"),
+        ({"bag_captions": 0}, r"task\.bag_captions is 0: at least 1 is needed"),
         ({"clips_per_video": 0}, r"task\.clips_per_video is 0: at least 1 is needed"),
     ],
 )

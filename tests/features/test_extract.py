@@ -37,9 +37,10 @@ from mmpt_plugin.features.extract import (
 )
 from mmpt_plugin.features.manifest import read_failures, read_records, read_settings
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig
+from mmpt_plugin.features.s3d import S3D
 from mmpt_plugin.features.video import VideoBlocks
 
-from .video_files import gray_levels, moving_square, write_sound, write_video
+from .video_files import gray_levels, moving_square, repeat_video, write_sound, write_video
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "extract_features.py"
 SIZE = 32
@@ -390,7 +391,6 @@ def lines_per_video(out: Path) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_ray_repeats_the_videos_of_a_killed_worker_and_no_other(tmp_path, tiny_vit, long_videos):
-    pytest.importorskip("ray")
     job = Job(tmp_path / "out", NetworkConfig(tiny_vit), frame_size=SIZE, torch_threads=1, decode_threads=1)
     videos = find_videos(long_videos)
     summary, (video_id, _) = run_and_kill(job, videos, OnRay("local", 2))
@@ -425,6 +425,54 @@ def start_script(videos: Path, out: Path, network: str, *options: str) -> subpro
 def script_arguments(videos: Path, out: Path, network: str, *options: str) -> list[str]:
     arguments = ["--videos", str(videos), "--out", str(out), "--network", network]
     return [*arguments, "--frame-size", str(SIZE), "--threads", "1", *options]
+
+
+LONG_VIDEO = """
+import sys
+from pathlib import Path
+from mmpt_plugin.features import networks
+from mmpt_plugin.features.extract import Job, in_this_process, run
+
+def mean_colour(frames):
+    return frames.float().mean(dim=(1, 2, 3)) + 1
+
+networks.NETWORKS["stub"] = lambda argument, config: networks.FeatureNetwork("stub", "", 3, mean_colour)
+video, out, network, checkpoint, precision = sys.argv[1:]
+config = networks.NetworkConfig(network, Path(checkpoint) if checkpoint else None, precision)
+summary = run(Job(Path(out), config, torch_threads=1), {"long": Path(video)}, in_this_process)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(summary.seconds, int(peak.split()[1]) // 1024)
+"""
+
+
+def seconds_and_peak_mib(
+    video: Path, out: Path, network: str, checkpoint: str = "", precision: str = "fp32"
+) -> list[int]:
+    """Extracts in a process of its own and asks it for its peak: what `wait4` says of a child counts its parent's too."""
+    command = [sys.executable, "-c", LONG_VIDEO, str(video), str(out), network, checkpoint, precision]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return [int(number) for number in output.split()]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_video(tmp_path):
+    """Six minutes' frames take 1.6 GB, five more than one minute's."""
+    minute = write_video(tmp_path / "minute.mp4", moving_square(1800, 640, 360), options={"preset": "ultrafast"})
+    six = repeat_video(minute, tmp_path / "six.mp4", 6)
+    seconds, peak = seconds_and_peak_mib(minute, tmp_path / "one", "stub")
+    six_times_the_seconds, later_peak = seconds_and_peak_mib(six, tmp_path / "six", "stub")
+    assert (seconds, six_times_the_seconds) == (60, 360)
+    assert later_peak < peak + 100, f"{peak} MiB for a minute, {later_peak} for six"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_memory_of_decoder_and_network_together(tmp_path, precision):
+    video = write_video(tmp_path / "video.mp4", moving_square(180, 640, 360), options={"preset": "ultrafast"})
+    torch.save(S3D().state_dict(), tmp_path / "random.pth")
+    seconds, peak = seconds_and_peak_mib(video, tmp_path / "out", "s3d", str(tmp_path / "random.pth"), precision)
+    assert seconds == 6
+    assert peak < 1400  # with the 100 that the test above allows: 1.5 GB
 
 
 @pytest.mark.slow

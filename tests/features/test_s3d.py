@@ -11,7 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmpt_plugin.features.s3d import S3D, ZeroPaddedMaxPool3d, load_s3d, optimize_for_inference, space_to_depth
+from mmpt_plugin.features.s3d import (
+    S3D,
+    SlicedMaxPool3d,
+    TemporalConv,
+    ZeroPaddedMaxPool3d,
+    load_s3d,
+    optimize_for_inference,
+    space_to_depth,
+)
 
 CASES = ("a", "b", "c")
 
@@ -204,3 +212,32 @@ def test_max_pool_pads_zeros_right_and_keeps_the_incomplete_window(kernel, strid
         for axis, (i, k, s) in enumerate(zip((t, h, w), kernel, stride)):
             window = window.narrow(axis, i * s, min(k, window.shape[axis] - i * s))
         assert ours[0, 0, t, h, w] == window.max()
+
+
+@pytest.mark.parametrize("sizes", [(15, 28, 28), (8, 14, 13), (1, 3, 2), (2, 1, 5)])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        ZeroPaddedMaxPool3d((1, 3, 3), (1, 2, 2)),
+        ZeroPaddedMaxPool3d((3, 3, 3), (2, 2, 2)),
+        ZeroPaddedMaxPool3d((2, 2, 2), (2, 2, 2)),
+        nn.MaxPool3d((3, 3, 3), stride=(1, 1, 1), padding=1),
+    ],
+)
+def test_sliced_max_pool_equals_the_plain_one(pool, sizes):
+    x = torch.randn(2, 5, *sizes, generator=torch.Generator().manual_seed(0)).relu()
+    for memory_format in (torch.contiguous_format, torch.channels_last_3d):
+        x = x.contiguous(memory_format=memory_format)
+        before = x.clone()
+        assert torch.equal(
+            SlicedMaxPool3d(pool.kernel_size if isinstance(pool, nn.MaxPool3d) else pool.kernel, pool.stride)(x),
+            pool(x),
+        )
+        assert torch.equal(x, before)
+
+
+@torch.no_grad()
+def test_temporal_convolution_equals_the_plain_one():
+    conv = nn.Conv3d(4, 6, (3, 1, 1), padding=(1, 0, 0))
+    x = torch.randn(2, 4, 5, 3, 7).contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(TemporalConv(conv)(x), conv(x))

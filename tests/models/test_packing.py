@@ -11,7 +11,7 @@ from transformers import BertConfig, PreTrainedModel
 
 from mmpt_plugin.models.bert import text_transformer, video_transformer
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
-from mmpt_plugin.models.packing import ATTENTION_NAME, Packing, run_packed
+from mmpt_plugin.models.packing import ATTENTION_NAME, SEQUENCES_PER_BUCKET, Packing, run_packed
 
 CONFIG = BertConfig(
     vocab_size=50,
@@ -44,7 +44,7 @@ def assert_same_gradients(packed: torch.nn.Module, padded: torch.nn.Module) -> N
 
 @st.composite
 def masked_batch(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
-    batch, length = draw(st.integers(1, 5)), draw(st.integers(1, 6))
+    batch, length = draw(st.integers(1, 40)), draw(st.integers(1, 6))
     row = st.lists(st.booleans(), min_size=length, max_size=length)
     mask = torch.tensor(draw(st.lists(row, min_size=batch, max_size=batch)))
     return torch.arange(1.0, batch * length * 2 + 1).view(batch, length, 2), mask
@@ -56,12 +56,16 @@ def test_pack_and_unpack_undo_each_other(drawn: tuple[Tensor, Tensor]) -> None:
     padded, mask = drawn
     packing = Packing.of(mask)
     packed = packing.pack(padded)
-    assert packed.tolist() == [
-        token for row, real in zip(padded.tolist(), mask.tolist()) for token, r in zip(row, real) if r
-    ]
+    by_extent = sorted(zip(padded.tolist(), mask.tolist()), key=lambda x: max(i * r for i, r in enumerate(x[1], 1)))
+    assert packed.tolist() == [token for row, real in by_extent for token, r in zip(row, real) if r]
     assert torch.equal(packing.unpack(packed), padded * mask[..., None])
     assert torch.equal(packing.pack(packing.unpack(packed)), packed)
     assert torch.equal(packing.pack(mask), torch.ones(len(packed), dtype=torch.bool))  # of any trailing shape
+    assert len(packing.buckets) == -(-len(mask) // SEQUENCES_PER_BUCKET)
+    assert sum(bucket.num_tokens for bucket in packing.buckets) == len(packed)
+    for bucket, tokens in zip(packing.buckets, packed.split([bucket.num_tokens for bucket in packing.buckets])):
+        assert torch.equal(bucket.unpad(bucket.pad(tokens)), tokens)
+        assert bucket.key_mask[:, -1:].any() or not len(tokens)  # as wide as its longest
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])

@@ -113,6 +113,15 @@ def test_memory_averages_what_training_computed() -> None:
     assert memory.take(torch.device("cpu")) is None  # it starts anew
 
 
+def test_memory_takes_the_mean_of_a_bag() -> None:
+    # a: (2 + (1 + 3) / 2) / 2 = 2; b: (4 + (5 + 11) / 2) / 2 = 6
+    memory, model = EmbeddingMemory(["a", "b"]), Echo()
+    with memory.recording(model, ["a", "b"]):
+        model(torch.tensor([[2.0], [4.0]]), torch.tensor([[1.0], [3.0], [5.0], [11.0]]))
+    means, _ = memory.take(torch.device("cpu"))
+    assert means.tolist() == [[2.0], [6.0]]
+
+
 def test_memory_lets_go_of_a_model_that_fails() -> None:
     memory, model = EmbeddingMemory(["a"]), Echo()
     with pytest.raises(RuntimeError, match="out of memory"), memory.recording(model, ["a"]):

@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -203,10 +205,79 @@ def test_fast_and_plain_tokenizer_agree(script, tiny_bert):
         assert script.load_tokenize(str(tiny_bert), special_words_are_text)(texts) == expected["input_ids"]
 
 
+MEASURED = """
+import runpy, sys
+try:
+    runpy.run_path(sys.argv[1])["main"](sys.argv[2:])
+finally:
+    print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
 @pytest.mark.slow
-def test_on_ray(raw, tiny_bert, tmp_path):
-    pytest.importorskip("ray")
-    command = [sys.executable, SCRIPT, raw, "--bert", tiny_bert, "--videos-per-part", "2", "--workers", "2", "--out"]
-    subprocess.run([*command, tmp_path / "here"], check=True, capture_output=True)
-    subprocess.run([*command, tmp_path / "ray", "--ray", "local"], check=True, capture_output=True)
+def test_memory_does_not_grow_with_the_file(tiny_bert, tmp_path):
+    """The whole script in a process that tells its own peak: what `wait4` says of a child counts its parent's too."""
+    lines = ["add the salt to the pan"] + ["the pan"] * 79  # repeated words cost reading, but little tokenizing
+    video = json.dumps({"start": [float(i) for i in range(80)], "end": [i + 1.5 for i in range(80)], "text": lines})
+    peaks = []
+    for name, videos in (("small", 10_000), ("large", 60_000)):
+        raw = tmp_path / f"{name}.json"
+        with raw.open("w") as file:
+            file.write("{" + ",".join(f'"{i}":{video}' for i in range(videos)) + "}")
+        arguments = [raw, "--bert", tiny_bert, "--out", tmp_path / name, "--workers", "1"]
+        command = [sys.executable, "-c", MEASURED, SCRIPT, *arguments]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        assert PreparedCaptions(tmp_path / name).counts["lines"] == 80 * videos
+        peaks.append(int(output.split()[-1]) // 1024)
+    assert raw.stat().st_size > 100 << 20
+    assert peaks[1] < peaks[0] + 40, peaks  # MiB: half of what the file grew by
+    assert peaks[1] < 900
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The processes that a process started, and they theirs, with their command lines."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            child, parent = int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            continue
+        children.setdefault(parent, []).append(child)
+    found, pending = {}, [pid]
+    while pending:
+        for child in children.get(pending.pop(), []):
+            pending.append(child)
+            try:
+                found[child] = (Path("/proc") / str(child) / "cmdline").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return found
+
+
+def kill_one_ray_task(driver: subprocess.Popen) -> bool:
+    """Waits until a worker of the driver's cluster is at work on a part, and kills it."""
+    while driver.poll() is None:
+        for pid, command in descendants(driver.pid).items():
+            if command.startswith("ray::make_part"):
+                os.kill(pid, signal.SIGKILL)
+                return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.slow
+def test_on_ray_with_a_killed_worker(tiny_bert, tmp_path):
+    """Two workers, one of them killed in the middle of a part: the file is the one made without Ray."""
+    raw = tmp_path / "raw_caption.json"
+    video = {"start": list(range(200)), "end": list(range(1, 201)), "text": ["add salt to the pan " * 3] * 200}
+    raw.write_text(
+        json.dumps({f"v{i}": video | {"text": [f"{i} {text}" for text in video["text"]]} for i in range(600)})
+    )
+    command = [sys.executable, SCRIPT, raw, "--bert", tiny_bert, "--videos-per-part", "50", "--workers", "2", "--out"]
+    subprocess.run([*command, tmp_path / "here"], check=True, stdout=subprocess.PIPE)
+    on_ray = subprocess.Popen([*command, tmp_path / "ray", "--ray", "local"], stdout=subprocess.PIPE)
+    assert kill_one_ray_task(on_ray), "nobody was killed"
+    on_ray.communicate()
+    assert on_ray.returncode == 0
     assert (tmp_path / "here").read_bytes() == (tmp_path / "ray").read_bytes()
+    assert list(PreparedCaptions(tmp_path / "ray").offsets) == [f"v{i}" for i in range(600)]

@@ -42,6 +42,7 @@ def assert_same_end(one: Path, other: Path) -> None:
         pytest.param(["dataset.num_workers=2", "dataset.data_buffer_size=2"], id="workers", marks=pytest.mark.slow),
         pytest.param(["dataset.batch_size=2"], id="batches_of_2_groups", marks=pytest.mark.slow),
         pytest.param(["model.chunk_pairs=3"], id="chunks", marks=pytest.mark.slow),
+        pytest.param(["model.shared_encoder=true", "model.video_layers=null"], id="shared", marks=pytest.mark.slow),
     ],
 )
 def test_mid_epoch(

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from mmpt_plugin.evaluation.annotation_files import malformed, read_table
+from mmpt_plugin.evaluation.annotation_files import malformed, read_json, read_table
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     TextToVideoRetrieval,
     first_window,
@@ -22,7 +22,12 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import (
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 
 TEST_FILE = "MSRVTT_JSFUSION_test.csv"
+CAPTIONS_FILE = "MSRVTT_data.json"
 OFFICIAL_FILE = f"the official {TEST_FILE}, comma separated, header key,vid_key,video_id,sentence"
+OFFICIAL_CAPTIONS = (
+    f'the official {CAPTIONS_FILE} of all 10,000 videos, {{"videos": [{{"video_id", ...}}], '
+    '"sentences": [{"video_id", "caption", ...}]}'
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,40 @@ def read_msrvtt(path: Path) -> list[MsrvttQuery]:
     return queries
 
 
+def read_msrvtt_captions(path: Path) -> dict[str, tuple[str, ...]]:
+    """Reads the captions (20 in the official file) of every video, in file order.
+
+    Args:
+        path: MSRVTT_data.json, the training, validation and test videos in one file.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it is another file, a video has no caption, or a caption is empty or of an unknown video.
+    """
+    content = read_json(path, OFFICIAL_CAPTIONS)
+    match content:
+        case {"videos": [_, *_] as videos, "sentences": [_, *_] as sentences}:
+            captions: dict[str, list[str]] = {_text(path, record, "video_id"): [] for record in videos}
+        case _:
+            raise malformed(path, OFFICIAL_CAPTIONS, "no filled lists 'videos' and 'sentences'")
+    for record in sentences:
+        video_id, caption = _text(path, record, "video_id"), _text(path, record, "caption")
+        if video_id not in captions:
+            raise malformed(path, OFFICIAL_CAPTIONS, f"a sentence of {video_id!r}, which is not among the videos")
+        captions[video_id].append(caption)
+    without = [video_id for video_id, own in captions.items() if not own]
+    if without:
+        raise malformed(path, OFFICIAL_CAPTIONS, f"{len(without)} videos have no caption, first {without[0]}")
+    return {video_id: tuple(own) for video_id, own in captions.items()}
+
+
+def _text(path: Path, record: Any, key: str) -> str:
+    value = record.get(key) if isinstance(record, dict) else None
+    if not isinstance(value, str) or not value.strip():
+        raise malformed(path, OFFICIAL_CAPTIONS, f"no filled text {key!r} in {record}")
+    return value
+
+
 class Msrvtt(TextToVideoRetrieval):
     """Zero-shot text -> video retrieval on MSR-VTT 1k-A.
 
@@ -67,6 +106,7 @@ class Msrvtt(TextToVideoRetrieval):
     name: ClassVar[str] = "msrvtt"
     folder: ClassVar[str] = "msrvtt"
     paper: ClassVar[dict] = {"R@1": 0.104, "R@5": 0.222, "R@10": 0.300}
+    paper_fine_tuned: ClassVar[dict] = {"R@1": 0.309, "R@5": 0.554, "R@10": 0.668}
     expected: ClassVar[int] = 1000
 
     def __init__(

@@ -18,6 +18,7 @@ from mmpt_plugin.evaluation.benchmarks.coin import (
     CoinVideo,
     background_threshold,
     calibrated_predictions,
+    classifier_predictions,
     label_texts,
     otsu_threshold,
     paint_targets,
@@ -272,6 +273,35 @@ def test_chance_is_what_random_scores_get(tmp_path: Path) -> None:
     evaluation = coin.evaluate(scores)
     for key in ("frame_accuracy", "foreground_accuracy", "edit", "F1@10"):
         assert evaluation.metrics[key] == pytest.approx(evaluation.baselines["chance"][key], abs=0.05)
+
+
+def test_classes_of_a_classifier_become_those_of_the_test() -> None:
+    # classes: background, labels 3, 7, 12; in the test 7 is class 1 and 3 class 2, label 12 is in no test video
+    logits = np.eye(4, dtype=np.float32)
+    assert classifier_predictions(logits, np.array([3, 7, 12]), {7: 1, 3: 2}).tolist() == [0, 2, 1, 5]
+
+
+def test_a_classifier_instead_of_texts(tmp_path: Path) -> None:
+    coin = benchmark(write_coin(tmp_path, {"a": (4, [segment(7, 1, 3, "cut")]), "b": (2, [segment(3, 0, 2, "stir")])}))
+    coin.use_frame_classifier([3, 5, 7])
+    plan = coin.plan()
+    assert plan.classify_frames and not plan.texts and len(plan.windows) == 2
+    first = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 9, 0]], np.float32)  # seconds as 0, 7, 3, 5
+    second = np.array([[0, 1, 0, 0], [1, 0, 0, 0]], np.float32)  # as 3, 0
+    scores = coin.score(Encodings(np.zeros((0, 0), np.float32), [first, second]))
+    assert scores["logits"].shape == (6, 4) and scores["label_ids"].tolist() == [3, 5, 7]
+    metrics = coin.evaluate(scores).metrics
+    # truth 0 7 7 0 and 3 3: right are the seconds 0 and 1 of a and 0 of b; 3 of 6, of the foreground 2 of 4
+    assert metrics["frame_accuracy"] == 0.5 and metrics["foreground_accuracy"] == 0.5
+    assert "calibrated" not in metrics
+    with pytest.raises(ValueError, match="do not fit the annotations"):
+        coin.evaluate(scores | {"label_ids": np.array([3, 7])})
+
+
+def test_labels_that_training_never_saw_are_refused(tmp_path: Path) -> None:
+    coin = benchmark(write_coin(tmp_path, {"a": (4, [segment(7, 1, 3, "cut"), segment(9, 3, 4, "stir")])}))
+    with pytest.raises(ValueError, match=r"1 labels of the test videos were in no training video.* first 9 \('stir'\)"):
+        coin.use_frame_classifier([3, 7])
 
 
 def test_missing_features_stop_the_run(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Fine-tuning on the benchmarks' own training splits."""

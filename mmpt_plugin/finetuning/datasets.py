@@ -1,0 +1,139 @@
+"""Fine-tuning data for fairseq: a pair of clip and sentence as an item, or a whole video with its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from fairseq.data import FairseqDataset
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from mmpt_plugin.data.pairs import Batch, SpecialTokens, build_pairs, build_text, build_video
+from mmpt_plugin.evaluation.benchmark import Window
+from mmpt_plugin.evaluation.encoding import tokenize
+from mmpt_plugin.evaluation.feature_folder import FeatureFolder
+from mmpt_plugin.finetuning.training_sets import CaptionedClip, LabelledVideo
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> SpecialTokens:
+    """The ids that a text is wrapped in."""
+    return SpecialTokens(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+
+
+def load_windows(features: FeatureFolder, windows: Sequence[Window]) -> dict[str, torch.Tensor]:
+    """`video_features` and `video_mask` of windows (data/pairs.py)."""
+    rows = [features.load(window.video_id, window.start, window.end) for window in windows]
+    lengths = np.array([len(row) for row in rows])
+    padded = np.zeros((len(rows), max(int(lengths.max()), 1), features.feature_size), np.float32)
+    for target, row in zip(padded, rows):
+        target[: len(row)] = row
+    return build_video(padded, lengths)
+
+
+class CaptionedClipDataset(FairseqDataset):
+    """An item is a clip and one of its sentences; which one follows from (seed, epoch, item) alone."""
+
+    def __init__(
+        self,
+        clips: Sequence[CaptionedClip],
+        features: FeatureFolder,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_pieces: int,
+        seed: int,
+    ) -> None:
+        """
+        Args:
+            clips: each has at least one sentence.
+            features: where their rows lie.
+            tokenizer: the model's.
+            max_pieces: sentences are cut to this many word pieces.
+            seed: of the draws.
+        """
+        self.clips = clips
+        self.features = features
+        self.special = special_tokens(tokenizer)
+        self.pieces = tokenize(tokenizer, [sentence for clip in clips for sentence in clip.sentences], max_pieces)
+        self.offsets = np.cumsum([0, *(len(clip.sentences) for clip in clips)])  # where a clip's sentences begin
+        self.seed = seed
+        self.epoch = 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called before an epoch, and before its workers start."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> tuple[int, NDArray[np.int64]]:
+        """The clip's position and the word pieces of the sentence drawn; features are read a batch at a time."""
+        first, after = self.offsets[index], self.offsets[index + 1]
+        drawn = np.random.default_rng([self.seed, self.epoch, index]).integers(first, after)
+        return index, self.pieces[drawn]
+
+    def collater(self, samples: list[tuple[int, NDArray[np.int64]]]) -> Batch:
+        """The batch (data/pairs.py); fairseq passes an empty list where a process has none."""
+        if not samples:
+            return {}
+        windows = [self.clips[index].window for index, _ in samples]
+        lengths = np.array([len(pieces) for _, pieces in samples])
+        text = build_text(np.concatenate([pieces for _, pieces in samples]), lengths, self.special)
+        batch = build_pairs(0, [window.video_id for window in windows], load_windows(self.features, windows), text)
+        batch["id"] = torch.tensor([index for index, _ in samples])
+        return batch
+
+
+class LabelledVideoDataset(FairseqDataset):
+    """An item is a video, and a batch is one item, since each video has steps of its own.
+
+    Beside the keys of data/pairs.py, where a row is a window and a text a step, a batch has `target`: (W, T) int64
+    classes, or (W, T, steps) uint8; zero where padded. `net_input.frames` asks the model for logits of the seconds.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[LabelledVideo],
+        features: FeatureFolder,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_pieces: int,
+    ) -> None:
+        """
+        Args:
+            videos: each at least one second long.
+            features: where their rows lie.
+            tokenizer: the model's, for the steps.
+            max_pieces: steps are cut to this many word pieces.
+        """
+        self.videos = videos
+        self.features = features
+        self.special = special_tokens(tokenizer)
+        steps = list(dict.fromkeys(step for video in videos for step in video.steps))
+        self.pieces = dict(zip(steps, tokenize(tokenizer, steps, max_pieces)))
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> Batch:
+        video = self.videos[index]
+        inputs = load_windows(self.features, video.windows)
+        target = np.zeros((*inputs["video_mask"].shape, *video.labels.shape[1:]), video.labels.dtype)
+        for row, window in zip(target, video.windows):
+            row[: window.end - window.start] = video.labels[window.start : window.end]
+        if video.steps:
+            pieces = [self.pieces[step] for step in video.steps]
+            inputs |= build_text(np.concatenate(pieces), np.array([len(piece) for piece in pieces]), self.special)
+        return {
+            "id": torch.tensor([index]),
+            "nsentences": 1,
+            "ntokens": int(inputs["video_mask"].sum()),
+            "video_id": [video.windows[0].video_id],
+            "net_input": {**inputs, "frames": True},
+            "target": torch.from_numpy(target),
+        }
+
+    def collater(self, samples: list[Batch]) -> Batch:
+        """The one batch of an item; fairseq passes an empty list where a process has none."""
+        return samples[0] if samples else {}

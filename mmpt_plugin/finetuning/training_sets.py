@@ -1,0 +1,193 @@
+"""What each benchmark gives to train on, from its official files; the counterpart of evaluation/benchmarks/.
+
+Retrieval trains on stretches of video with sentences, COIN and CrossTask on whole videos with a label for every second.
+The files are read by the benchmark's own readers. What a test asks about is never trained on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mmpt_plugin.evaluation.annotation_files import malformed
+from mmpt_plugin.evaluation.benchmark import Window
+from mmpt_plugin.evaluation.benchmarks import coin, crosstask, msrvtt, msrvtt_qa, youcook2
+from mmpt_plugin.evaluation.benchmarks.text_to_video import first_window, require_official_split
+from mmpt_plugin.evaluation.feature_folder import FeatureFolder
+from mmpt_plugin.evaluation.windows import sliding_windows
+
+logger = logging.getLogger(__name__)
+
+COIN_STRIDE = 8  # seconds from one training window to the next
+CROSSTASK_STRIDE = 16
+
+
+@dataclass(frozen=True)
+class CaptionedClip:
+    """A stretch of video and the sentences that describe it, of which one is drawn each time."""
+
+    window: Window
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    """A video with a label for every second.
+
+    Attributes:
+        windows: cover it, in order; all its seconds are in some window.
+        labels: (seconds,) int64 classes, 0 = background; or, where there are steps, (seconds, steps) uint8, 1 = shown.
+        steps: texts that the labels' columns stand for.
+    """
+
+    windows: tuple[Window, ...]
+    labels: np.ndarray
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """A benchmark's training split: either clips or videos.
+
+    Attributes:
+        features: where the windows' rows are read.
+        missing: videos without features that were left out.
+        clips, videos: what batches are made of.
+        label_ids: what the classes 1, 2, ... stand for, where seconds are classified.
+    """
+
+    features: FeatureFolder
+    missing: list[str]
+    clips: list[CaptionedClip] = field(default_factory=list)
+    videos: list[LabelledVideo] = field(default_factory=list)
+    label_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingFiles:
+    """Where a training split lies.
+
+    Attributes:
+        data: the data folder (docs/data.md).
+        annotations: instead of the usual file (coin) or folder (all others).
+        features: folder of <video>.npy instead of the usual one.
+        on_missing: "error" or "skip" for videos without features.
+        feature_size: width of a feature row.
+        split: "official", or "original" for CrossTask's draw among videos with features.
+    """
+
+    data: Path
+    annotations: Path | None = None
+    features: Path | None = None
+    on_missing: str = "error"
+    feature_size: int = 512
+    split: str = "official"
+
+    def folder(self, name: str) -> Path:
+        """The folder of annotation files."""
+        return self.annotations or self.data / name
+
+    def open_features(self, name: str) -> FeatureFolder:
+        """The folder of features."""
+        return FeatureFolder(self.features or self.data / name / "features", self.feature_size)
+
+    def present(self, features: FeatureFolder, videos: Iterable[str]) -> tuple[set[str], list[str]]:
+        """Which videos have features, and which have none; the latter are refused unless `on_missing` is "skip"."""
+        present, missing = features.require(videos, self.on_missing)
+        return set(present), missing
+
+
+def youcook2_training(files: TrainingFiles) -> TrainingSet:
+    """All annotated clips of subset "training", each with its sentence."""
+    require_official_split("youcook2", files.split)
+    listed = youcook2.read_youcook2_training(files.folder("youcook2") / youcook2.ANNOTATIONS)
+    features = files.open_features("youcook2")
+    present, missing = files.present(features, (clip.video_id for clip in listed))
+    clips = [
+        CaptionedClip(first_window(features, clip.video_id, clip.start, clip.end), (clip.sentence,))
+        for clip in listed
+        if clip.video_id in present
+    ]
+    return TrainingSet(features, missing, clips)
+
+
+def msrvtt_training(files: TrainingFiles) -> TrainingSet:
+    """All videos that MSRVTT_JSFUSION_test.csv does not ask for: the 9,000 of "training 9k"."""
+    queries = msrvtt.read_msrvtt(files.folder("msrvtt") / msrvtt.TEST_FILE)
+    return _msrvtt_without(files, "msrvtt", {query.video_id for query in queries})
+
+
+def msrvtt_qa_training(files: TrainingFiles) -> TrainingSet:
+    """All videos that MSR_MC_test.csv does not ask about: 7,010, for its questions are on all test videos."""
+    questions = msrvtt_qa.read_msrvtt_qa(files.folder("msrvtt") / msrvtt_qa.TEST_FILE)
+    return _msrvtt_without(files, "msrvtt_qa", {question.video_id for question in questions})
+
+
+def _msrvtt_without(files: TrainingFiles, name: str, tested: set[str]) -> TrainingSet:
+    require_official_split(name, files.split)
+    path = files.folder("msrvtt") / msrvtt.CAPTIONS_FILE
+    captions = {video: own for video, own in msrvtt.read_msrvtt_captions(path).items() if video not in tested}
+    if not captions:
+        raise malformed(
+            path, msrvtt.OFFICIAL_CAPTIONS, f"all its videos are test videos of {name}: none is left to train"
+        )
+    features = files.open_features("msrvtt")
+    present, missing = files.present(features, captions)
+    clips = [CaptionedClip(first_window(features, video), captions[video]) for video in captions if video in present]
+    return TrainingSet(features, missing, clips)
+
+
+def coin_training(files: TrainingFiles) -> TrainingSet:
+    """All videos of subset "training"; the classes are the labels that occur in them, by increasing id."""
+    require_official_split("coin", files.split)
+    path = files.annotations or files.data / "coin" / "COIN.json"
+    training = {video.video_id: video for video in coin.read_coin(path) if video.subset == "training"}
+    label_ids = tuple(coin.label_texts(training.values()))
+    if not label_ids:
+        raise malformed(path, coin.OFFICIAL_FILE, "no annotated video in subset 'training'")
+    features = files.open_features("coin")
+    present, missing = files.present(features, training)
+    class_of = {label_id: position for position, label_id in enumerate(label_ids, start=1)}
+    videos = [
+        LabelledVideo(windows, coin.paint_targets(video.segments, windows[-1].end, class_of))
+        for video in training.values()
+        if video.video_id in present and (windows := _windows(features, video.video_id, COIN_STRIDE))
+    ]
+    return TrainingSet(features, missing, videos=videos, label_ids=label_ids)
+
+
+def crosstask_training(files: TrainingFiles) -> TrainingSet:
+    """The videos of primary tasks that the test set does not hold: 30 of each task with more."""
+    release = files.annotations or files.data / "crosstask" / "crosstask_release"
+    features = files.open_features("crosstask")
+    content = crosstask.read_release(release, features, files.split)
+    training = crosstask.training_videos(content.candidates, content.primary)
+    if not training:
+        raise ValueError(f"{release}: no training video: no video of a primary task in videos.csv is annotated")
+    present, missing = files.present(features, (video for _, video in training))
+    videos = []
+    for task_id, video in training:
+        steps = content.tasks[task_id].steps
+        if video in present and (windows := _windows(features, video, CROSSTASK_STRIDE)):
+            intervals = crosstask.read_step_intervals(release / "annotations" / f"{task_id}_{video}.csv", len(steps))
+            videos.append(LabelledVideo(windows, crosstask.paint_steps(intervals, windows[-1].end, len(steps)), steps))
+    return TrainingSet(features, content.absent or missing, videos=videos)
+
+
+def _windows(features: FeatureFolder, video: str, stride: int) -> tuple[Window, ...]:
+    """Windows that cover a video; none where it has no second, and so nothing to learn from."""
+    return tuple(Window(video, *span) for span in sliding_windows(features.seconds(video), stride=stride))
+
+
+TRAINING_SETS: dict[str, Callable[[TrainingFiles], TrainingSet]] = {
+    "youcook2": youcook2_training,
+    "msrvtt": msrvtt_training,
+    "msrvtt_qa": msrvtt_qa_training,
+    "coin": coin_training,
+    "crosstask": crosstask_training,
+}
+"""By the benchmarks' names on the command line."""

@@ -1,0 +1,183 @@
+"""Fine-tuning a pre-trained checkpoint on a benchmark's training split; evaluate the result as any checkpoint."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from fairseq.data import FairseqDataset
+from fairseq.data.iterators import EpochBatchIterating
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II, MISSING, open_dict
+
+from mmpt_plugin.criterions import (  # noqa: F401 (registers the criterions)
+    contrastive,
+    directed_contrastive,
+    frame_cross_entropy,
+    step_binary_cross_entropy,
+)
+from mmpt_plugin.data.epoch_iterator import ShuffledEpochIterator
+from mmpt_plugin.features.manifest import check_feature_settings
+from mmpt_plugin.finetuning.datasets import CaptionedClipDataset, LabelledVideoDataset
+from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
+from mmpt_plugin.models import bert
+from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
+from mmpt_plugin.models.videoclip import VideoClipModel, checkpoint_config
+
+logger = logging.getLogger(__name__)
+
+SETTING = "checkpoint.finetune_from_model"
+
+
+@dataclass
+class VideoClipFinetuningConfig(FairseqDataclass):
+    """Which benchmark's training split, from which files."""
+
+    benchmark: ChoiceEnum(list(TRAINING_SETS)) = field(  # type: ignore[valid-type]
+        default=MISSING, metadata={"help": "what to fine-tune on"}
+    )
+    data: str = field(default=MISSING, metadata={"help": "data folder (docs/data.md)"})
+    annotations: Optional[str] = field(
+        default=None, metadata={"help": "annotation file (coin) or folder (others) instead of the usual one"}
+    )
+    features: Optional[str] = field(default=None, metadata={"help": "feature folder instead of the usual one"})
+    on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
+        default="error", metadata={"help": "videos without features: stop, or leave out and count in the log"}
+    )
+    split: ChoiceEnum(["official", "original"]) = field(  # type: ignore[valid-type]
+        default="official",
+        metadata={"help": "crosstask: the draw by the annotation files alone, or the original's by features"},
+    )
+    bert: str = II("model.bert")
+    checkpoint: Optional[str] = II("checkpoint.finetune_from_model")
+    save_dir: str = II("checkpoint.save_dir")
+    seed: int = II("common.seed")
+
+
+@register_task("videoclip_finetuning", dataclass=VideoClipFinetuningConfig)
+class VideoClipFinetuningTask(FairseqTask):
+    """Trains the model of `checkpoint.finetune_from_model`, ours or MMPT's, for a fixed number of epochs.
+
+    There is no validation: no benchmark's test set chooses a checkpoint. The result is checkpoint_last.pt.
+    """
+
+    cfg: VideoClipFinetuningConfig
+
+    @classmethod
+    def setup_task(
+        cls, cfg: VideoClipFinetuningConfig, from_checkpoint: bool = False, **kwargs: Any
+    ) -> "VideoClipFinetuningTask":
+        """Called by fairseq; `from_checkpoint` tells that only a model is wanted, for which no data is read.
+
+        Raises:
+            FileNotFoundError, ValueError: if the checkpoint or a file of the training split is missing or unusable.
+        """
+        task = cls(cfg)
+        if not from_checkpoint:
+            task.prepare()
+        return task
+
+    def prepare(self) -> None:
+        """Read the checkpoint's settings and the training split."""
+        if not self.cfg.checkpoint:
+            raise ValueError(f"{SETTING} is not set: give the pre-trained checkpoint to start from")
+        self.checkpoint = Path(self.cfg.checkpoint)
+        content = read_checkpoint(self.checkpoint, SETTING)
+        self.model_config = checkpoint_config(self.checkpoint, content, self.cfg.bert)
+        if self.model_config.frame_labels:
+            raise ValueError(
+                f"{SETTING}: {self.checkpoint} was fine-tuned to classify frames already: start from a pre-trained one"
+            )
+        self.training_set = TRAINING_SETS[str(self.cfg.benchmark)](
+            TrainingFiles(
+                Path(self.cfg.data),
+                annotations=Path(self.cfg.annotations) if self.cfg.annotations else None,
+                features=Path(self.cfg.features) if self.cfg.features else None,
+                on_missing=str(self.cfg.on_missing),
+                feature_size=self.model_config.feature_size,
+                split=str(self.cfg.split),
+            )
+        )
+        if (trained_on := feature_settings(content)) is not None:
+            check_feature_settings(self.training_set.features.path, trained_on)
+            self.state.merge_state_dict({"features": trained_on})  # part of what fairseq saves
+        self.model_config.frame_labels = list(self.training_set.label_ids)
+        labels = f", {len(self.training_set.label_ids)} labels" if self.training_set.label_ids else ""
+        logger.info(
+            f"{self.cfg.benchmark}: {len(self.training_set.clips or self.training_set.videos)} items to train on{labels}, "
+            f"{len(self.training_set.missing)} videos left out"
+        )
+
+    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
+        """The checkpoint's model, with a new frame classifier where the benchmark has labels.
+
+        The checkpoint's settings and the labels' ids become the run's own settings, and so part of what it saves. fairseq
+        loads the weights: the checkpoint's, or those of a run to go on with.
+
+        Raises:
+            ValueError: if the checkpoint does not fit `model.bert`, by its sizes or its vocabulary.
+        """
+        if from_checkpoint:
+            return VideoClipModel.from_config(cfg)
+        self.model_config.chunk_pairs = cfg.chunk_pairs  # how to compute is this run's choice
+        bert.check_vocabulary(self.model_config.bert, self.checkpoint.parent / "bert", str(self.checkpoint))
+        model = VideoClipModel.from_config(self.model_config)
+        model.check_state_dict(
+            read_checkpoint(self.checkpoint, SETTING)["model"], f"{SETTING}: {self.checkpoint}", new_classifier=True
+        )
+        with open_dict(cfg):
+            cfg.update({key: value for key, value in vars(self.model_config).items() if key != "_name"})
+        bert.save_reference(self.model_config.bert, Path(self.cfg.save_dir) / "bert")
+        return model
+
+    def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
+        """Make the dataset of `train`, the only one."""
+        if split != "train":
+            raise ValueError(
+                f"dataset split {split!r}: fine-tuning has `train` only; set dataset.disable_validation=true"
+            )
+        clips, videos, features = self.training_set.clips, self.training_set.videos, self.training_set.features
+        tokenizer, pieces = bert.load_tokenizer(self.model_config.bert), self.model_config.max_text_pieces
+        self.datasets[split] = (
+            LabelledVideoDataset(videos, features, tokenizer, max_pieces=pieces)
+            if videos
+            else CaptionedClipDataset(clips, features, tokenizer, max_pieces=pieces, seed=self.cfg.seed)
+        )
+
+    def get_batch_iterator(
+        self,
+        dataset: FairseqDataset,
+        max_sentences: int | None = None,
+        seed: int = 1,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        num_workers: int = 0,
+        epoch: int = 1,
+        **kwargs: Any,
+    ) -> EpochBatchIterating:
+        """Batches of about `max_sentences` items, which are drawn anew in each epoch.
+
+        Raises:
+            ValueError: if a batch is to hold several videos whose seconds are labelled.
+        """
+        batch_size = max_sentences or 1
+        if isinstance(dataset, LabelledVideoDataset) and batch_size != 1:
+            raise ValueError(
+                f"dataset.batch_size is {batch_size}; {self.cfg.benchmark} takes 1 video a batch: raise "
+                "optimization.update_freq to learn from several at a time"
+            )
+        return ShuffledEpochIterator(
+            dataset,
+            batch_size=batch_size,
+            seed=seed,
+            num_shards=num_shards,
+            shard_id=shard_id,
+            num_workers=num_workers,
+            epoch=epoch,
+        )
+
+    def max_positions(self) -> None:
+        """Windows and texts are cut to the model's lengths: none is too long."""
+        return None

@@ -1,0 +1,60 @@
+"""A plug-in of one's own on top of mmpt_plugin: a task, a model and a criterion (docs/extending.md)."""
+
+from dataclasses import dataclass, field
+
+import torch
+from fairseq.criterions import register_criterion
+from fairseq.models import BaseFairseqModel, register_model
+from fairseq.tasks import register_task
+
+from mmpt_plugin.criterions.contrastive import VideoTextContrastiveConfig, VideoTextContrastiveCriterion
+from mmpt_plugin.models.videoclip import VideoClipConfig
+from mmpt_plugin.tasks.pretraining import VideoClipPretrainingConfig, VideoClipPretrainingTask
+
+
+@dataclass
+class WordDropoutConfig(VideoClipPretrainingConfig):
+    word_dropout: float = field(default=0.1, metadata={"help": "share of word pieces that training hides"})
+
+
+@register_task("word_dropout", dataclass=WordDropoutConfig)
+class WordDropoutTask(VideoClipPretrainingTask):
+    """Our data, with some words hidden."""
+
+    def train_step(self, sample, model, *args, **kwargs):
+        ids, mask = sample["net_input"]["text_ids"], sample["net_input"]["text_mask"]
+        framing = (ids == self.special.cls) | (ids == self.special.sep)
+        sample["net_input"]["text_mask"] = mask & (framing | (torch.rand(ids.shape) >= self.cfg.word_dropout))
+        return super().train_step(sample, model, *args, **kwargs)
+
+
+@register_model("bag_of_words", dataclass=VideoClipConfig)
+class BagOfWords(BaseFairseqModel):
+    """Means of projected features and of word vectors: any model that returns the two embeddings will do."""
+
+    def __init__(self, feature_size: int, pieces: int, width: int = 16) -> None:
+        super().__init__()
+        self.video, self.words = torch.nn.Linear(feature_size, width), torch.nn.Embedding(pieces, width)
+
+    @classmethod
+    def build_model(cls, cfg, task):
+        return cls(cfg.feature_size, len(task.vocabulary))
+
+    def forward(self, video_features, video_mask, text_ids, text_mask):
+        states = {"video": (self.video(video_features.to(self.video.weight)), video_mask)}
+        states["text"] = (self.words(text_ids), text_mask)
+        weights = {name: mask / mask.sum(1, keepdim=True).clamp(min=1) for name, (_, mask) in states.items()}
+        return {f"{name}_embeddings": (weights[name].unsqueeze(1) @ x).squeeze(1) for name, (x, _) in states.items()}
+
+
+@register_criterion("sigmoid_contrastive", dataclass=VideoTextContrastiveConfig)
+class SigmoidCriterion(VideoTextContrastiveCriterion):
+    """Each pair of the batch is a yes or no of its own (Zhai et al. 2023, https://arxiv.org/abs/2303.15343)."""
+
+    def forward(self, model, sample, reduce=True):
+        output = model(**sample["net_input"])
+        logits = output["text_embeddings"].float() @ output["video_embeddings"].float().T / self.temperature
+        signs = 2 * torch.eye(len(logits), device=logits.device) - 1
+        loss = -torch.nn.functional.logsigmoid(signs * logits).sum(1).mean()
+        counts = {name: sample[name] for name in ("nsentences", "ntokens")}
+        return loss, 1, {"loss": loss.detach() * counts["nsentences"], "sample_size": 1, **counts}

@@ -1,0 +1,77 @@
+"""Items and batches of fine-tuning, against the files they come from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt_plugin.finetuning.datasets import CaptionedClipDataset, LabelledVideoDataset
+from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
+from mmpt_plugin.models import bert
+
+
+@pytest.fixture
+def clips(benchmark_data: Path, tiny_bert: Path) -> CaptionedClipDataset:
+    training = TRAINING_SETS["msrvtt"](TrainingFiles(benchmark_data))
+    tokenizer = bert.load_tokenizer(str(tiny_bert))
+    return CaptionedClipDataset(training.clips, training.features, tokenizer, max_pieces=3, seed=1)
+
+
+def videos(benchmark_data: Path, tiny_bert: Path, name: str) -> LabelledVideoDataset:
+    training = TRAINING_SETS[name](TrainingFiles(benchmark_data))
+    return LabelledVideoDataset(training.videos, training.features, bert.load_tokenizer(str(tiny_bert)), max_pieces=3)
+
+
+def test_a_batch_of_pairs(clips: CaptionedClipDataset, benchmark_data: Path, tiny_bert: Path) -> None:
+    batch = clips.collater([clips[3], clips[0]])
+    inputs = batch["net_input"]
+    assert batch["id"].tolist() == [3, 0] and batch["video_id"] == ["video3", "video0"] and batch["nsentences"] == 2
+    assert inputs["video_features"].shape == (2, 32, 512) and inputs["video_mask"].sum(1).tolist() == [32, 8]
+    stored = np.load(benchmark_data / "msrvtt" / "features" / "video0.npy").astype(np.float32)
+    np.testing.assert_array_equal(inputs["video_features"][1, :8].numpy(), stored)
+    assert not inputs["video_features"][1, 8:].any()
+    tokenizer = bert.load_tokenizer(str(tiny_bert))
+    words = [tokenizer.convert_ids_to_tokens(ids[mask]) for ids, mask in zip(inputs["text_ids"], inputs["text_mask"])]
+    assert words[0] in [["[CLS]", verb, "the", "pan", "[SEP]"] for verb in ("add", "cut", "stir")]
+    assert words[1] in [["[CLS]", verb, "a", "onion", "[SEP]"] for verb in ("add", "cut", "stir")]
+    assert batch["ntokens"] == 32 + 8 + 3 + 3
+    assert clips.collater([]) == {}
+
+
+def test_each_sentence_is_drawn_equally_often_and_follows_from_seed_epoch_and_item(clips: CaptionedClipDataset) -> None:
+    drawn = {}
+    for epoch in range(1, 601):
+        clips.set_epoch(epoch)
+        drawn[epoch] = [tuple(clips[index][1].tolist()) for index in (0, 1)]
+        assert drawn[epoch] == [tuple(clips[index][1].tolist()) for index in (0, 1)]  # however often it is asked
+    for index in (0, 1):
+        counts = np.unique([own[index] for own in drawn.values()], axis=0, return_counts=True)[1]
+        assert len(counts) == 3 and counts.min() > 150  # 200 expected, standard deviation 12
+    first_words = [(one[0], two[0]) for one, two in drawn.values()]
+    assert len(set(first_words)) == 9  # the items' draws are independent
+    clips.set_epoch(5)
+    assert [tuple(clips[index][1].tolist()) for index in (0, 1)] == drawn[5]
+
+
+def test_a_video_with_classes(benchmark_data: Path, tiny_bert: Path) -> None:
+    dataset = videos(benchmark_data, tiny_bert, "coin")
+    batch = dataset.collater([dataset[0]])
+    assert batch["video_id"] == ["train_a"] and batch["nsentences"] == 1 and batch["ntokens"] == 64
+    assert batch["net_input"]["video_features"].shape == (2, 32, 512) and batch["net_input"]["frames"] is True
+    assert batch["target"].dtype == torch.int64 and batch["target"].shape == (2, 32)
+    assert batch["target"][0, :7].tolist() == [2, 2, 2, 0, 1, 1, 1] and not batch["target"][1].any()
+    assert "text_ids" not in batch["net_input"]
+    assert dataset.collater([]) == {}
+
+
+def test_a_video_with_steps(benchmark_data: Path, tiny_bert: Path) -> None:
+    dataset = videos(benchmark_data, tiny_bert, "crosstask")
+    lengths = [len(video.labels) for video in dataset.videos]
+    index = lengths.index(max(lengths))
+    batch, seconds = dataset[index], lengths[index]  # longer than a window: 0-32 and 16-end
+    assert seconds > 32
+    mask, target = batch["net_input"]["video_mask"], batch["target"]
+    assert mask.sum(1).tolist() == [32, seconds - 16] and target.shape == (2, 32, 2)
+    assert target[0, :5].tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [0, 0]] and not target[1].any()
+    assert batch["net_input"]["text_mask"].sum(1).tolist() == [5, 3]  # "add the onion|s" is cut to 3 pieces; "stir"

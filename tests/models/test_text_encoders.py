@@ -1,0 +1,189 @@
+"""Text encoders other than BERT: the same token states as Hugging Face's own model computes on padded texts."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import processors
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    CamembertConfig,
+    T5Config,
+    XLMRobertaConfig,
+)
+
+from mmpt_plugin.data.pairs import SpecialTokens, build_text
+from mmpt_plugin.evaluation.encoding import tokenize
+from mmpt_plugin.models import bert
+from mmpt_plugin.models.encoders import TextEncoder
+from mmpt_plugin.models.packing import ATTENTION_NAME, PACKABLE, can_be_packed
+from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+
+from .text_encoders import FAMILIES, SENTENCES, write_text_encoder
+
+TEXTS = [*SENTENCES, "stir", "", "Salt!"]
+PACKED = [family for family in FAMILIES if family in PACKABLE]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {family: write_text_encoder(family, tmp_path_factory.mktemp(family)) for family in FAMILIES}
+
+
+def build(folder: Path, **settings: int) -> VideoClipModel:
+    return VideoClipModel.build_model(VideoClipConfig(bert=str(folder), **{"video_layers": 2, **settings})).eval()
+
+
+def our_input(folder: Path, texts: list[str]) -> dict[str, torch.Tensor]:
+    tokenizer = bert.load_tokenizer(str(folder))
+    pieces = tokenize(tokenizer, texts, 61)
+    special = SpecialTokens(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+    return build_text(np.concatenate(pieces), np.array([len(piece) for piece in pieces]), special)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_are_framed_as_the_tokenizer_does(folders: dict[str, Path], family: str) -> None:
+    ours = our_input(folders[family], TEXTS)
+    theirs = AutoTokenizer.from_pretrained(folders[family], add_prefix_space=True)(TEXTS)["input_ids"]
+    assert [ids[mask].tolist() for ids, mask in zip(ours["text_ids"], ours["text_mask"])] == theirs
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captions_joined_have_the_pieces_of_the_joined_text(folders: dict[str, Path], family: str) -> None:
+    parts = tokenize(bert.load_tokenizer(str(folders[family])), ["add the oil", "stir the pan"], 61)
+    (whole,) = tokenize(bert.load_tokenizer(str(folders[family])), ["add the oil stir the pan"], 61)
+    assert np.concatenate(parts).tolist() == whole.tolist()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_token_states_equal_the_padded_computation(folders: dict[str, Path], family: str) -> None:
+    source = AutoModel.from_pretrained(folders[family], attn_implementation="eager").eval()
+    model = build(folders[family])
+    batch = our_input(folders[family], TEXTS)
+    tokenizer = AutoTokenizer.from_pretrained(folders[family], add_prefix_space=True)
+    padded = tokenizer(TEXTS, padding=True, return_tensors="pt")
+    expected = source(**padded).last_hidden_state
+    states = model.encode_text(**batch, return_hidden_states=True)
+    mask = batch["text_mask"][..., None]
+    assert torch.equal(padded["attention_mask"].bool(), batch["text_mask"])
+    torch.testing.assert_close(states, expected * mask, rtol=0, atol=2e-5)
+    torch.testing.assert_close(
+        model.encode_text(**batch), (expected * mask)[:, 1:].sum(1) / mask[:, 1:].sum(1), rtol=0, atol=2e-5
+    )
+    shorter = model.encode_text(**our_input(folders[family], TEXTS[7:8]), return_hidden_states=True)
+    torch.testing.assert_close(shorter[0], states[7, : shorter.shape[1]], rtol=0, atol=2e-5)  # padding does not matter
+    is_packed = model.text_encoder.transformer.config._attn_implementation == ATTENTION_NAME
+    assert is_packed == (family in PACKED)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", sorted(PACKABLE))
+def test_every_packable_architecture(architecture: str) -> None:
+    config = AutoConfig.for_model(architecture, vocab_size=50, hidden_dropout_prob=0.0, initializer_range=0.2)
+    config.hidden_size, config.num_attention_heads, config.num_hidden_layers = 32, 4, 2
+    torch.manual_seed(0)
+    encoder = TextEncoder(bert.text_transformer(config), max_pieces=20).eval()
+    ids, mask = torch.randint(5, 50, (4, 12)), torch.arange(12) < torch.tensor([[12], [2], [7], [5]])
+    ids = ids.masked_fill(~mask, config.pad_token_id)
+    states, _ = encoder(ids, mask)
+    encoder.transformer.set_attn_implementation("eager")
+    expected = encoder.transformer(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    torch.testing.assert_close(states, expected * mask[..., None], rtol=0, atol=2e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", PACKED)
+def test_the_video_tower_is_the_first_layers_at_the_texts_positions(folders: dict[str, Path], family: str) -> None:
+    model = build(folders[family])
+    source = AutoModel.from_pretrained(folders[family], attn_implementation="eager").eval()
+    layers = source.transformer.layer if family == "distilbert" else source.encoder.layer
+    del layers[2:]
+    words = source.get_input_embeddings().weight[[model.cls_id, model.sep_id]]
+    features = torch.randn(1, 3, 512)
+    projected = model.video_encoder.feature_projection(features)
+    first = 0 if family == "distilbert" else 2
+    expected = source(
+        inputs_embeds=torch.cat([words[None, :1], projected, words[None, 1:]], 1),
+        position_ids=torch.tensor([[first, first + 1, first + 2, first + 3, first + 33]]),
+    ).last_hidden_state
+    states = model.encode_video(features, torch.ones(1, 3, dtype=torch.bool), return_hidden_states=True)
+    torch.testing.assert_close(states, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", sorted({*FAMILIES} - {*PACKED}))
+def test_another_architecture_has_a_bert_for_the_video(
+    folders: dict[str, Path], family: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        model = build(folders[family])
+    assert any(
+        "of the type 'deberta-v2': its texts are padded, and the video tower is a BERT of the same width" in message
+        for message in caplog.messages
+    )
+    video = model.video_encoder.transformer.config
+    assert (video.model_type, video.hidden_size, video.num_hidden_layers, video.initializer_range) == (
+        "bert",
+        32,
+        2,
+        0.2,
+    )
+    output = model(
+        torch.randn(2, 5, 512), torch.arange(5) < torch.tensor([[5], [2]]), **our_input(folders[family], TEXTS[:2])
+    )
+    (output["video_embeddings"] * output["text_embeddings"]).sum().backward()
+    assert all(embedding.isfinite().all() for embedding in output.values())
+    assert all(
+        p.grad is not None and p.grad.isfinite().all() for p in model.video_encoder.feature_projection.parameters()
+    )
+    assert model.text_encoder.transformer.get_input_embeddings().weight.grad.any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_reference_beside_a_checkpoint_is_enough(folders: dict[str, Path], family: str, tmp_path: Path) -> None:
+    bert.save_reference(str(folders[family]), tmp_path / "bert")
+    model = VideoClipModel.from_config(VideoClipConfig(bert=str(tmp_path / "bert"), video_layers=2)).eval()
+    model.load_state_dict(build(folders[family]).state_dict())
+    ours, theirs = our_input(tmp_path / "bert", TEXTS), our_input(folders[family], TEXTS)
+    assert torch.equal(ours["text_ids"], theirs["text_ids"])
+
+
+# --- bad input ---
+
+
+def test_positions_that_padding_takes_are_not_counted(folders: dict[str, Path]) -> None:
+    with pytest.raises(
+        ValueError, match=r"has 64 positions; model\.max_video_seconds and model\.max_text_pieces need 65"
+    ):
+        build(folders["roberta"], max_text_pieces=63)
+
+
+def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    T5Config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"model\.bert: .* is of the type 't5', which is no text encoder"):
+        bert.load_config(str(tmp_path))
+
+
+def test_a_tokenizer_that_sets_its_special_tokens_elsewhere_is_refused(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folders["distilbert"])
+    ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("$A [SEP] [CLS]", special_tokens=ids)
+    tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+    shutil.copy(folders["distilbert"] / "config.json", tmp_path)
+    with pytest.raises(ValueError, match=r"sets \['\[SEP\]', '\[CLS\]'\] around a text; '\[CLS\]' before it and"):
+        bert.load_tokenizer(str(tmp_path))
+
+
+def test_which_architectures_are_packed() -> None:
+    assert can_be_packed(XLMRobertaConfig()) and can_be_packed(CamembertConfig())
+    assert not can_be_packed(AutoConfig.for_model("mpnet")) and not can_be_packed(AutoConfig.for_model("electra"))

@@ -1,0 +1,230 @@
+"""Fine-tuning through fairseq: it trains, resumes, and its result is evaluated; what does not fit is refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fairseq import checkpoint_utils
+from transformers import BertConfig, BertModel, BertTokenizer
+
+from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.models.checkpoint import read_checkpoint
+
+SMALL = (
+    "common.fp16=false",
+    "dataset.num_workers=0",
+    "lr_scheduler.warmup_updates=1",
+    "optimization.lr=[0.001]",
+    "optimization.max_epoch=2",
+)
+
+
+@pytest.fixture
+def finetune(
+    fairseq_train: Callable[..., None], benchmark_data: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> Callable[..., dict]:
+    """Fine-tunes the tiny checkpoint; gives what was saved."""
+
+    def run(
+        name: str, *overrides: str, data: Path = benchmark_data, checkpoint: Path = tiny_checkpoint, to: str = "run"
+    ):
+        fairseq_train(
+            f"finetune_{name}",
+            f"task.data={data}",
+            f"checkpoint.finetune_from_model={checkpoint}",
+            f"checkpoint.save_dir={tmp_path / to}",
+            *SMALL,
+            *overrides,
+        )
+        return read_checkpoint(tmp_path / to / "checkpoint_last.pt")
+
+    return run
+
+
+@pytest.fixture
+def evaluate(fairseq_train: Callable[..., None], benchmark_data: Path, tmp_path: Path) -> Callable[..., dict]:
+    """Evaluates what `finetune` saved; gives the results."""
+
+    def run(name: str, data: Path = benchmark_data) -> dict:
+        fairseq_train(
+            f"zeroshot_{name}",
+            f"task.data={data}",
+            f"task.results_path={tmp_path / 'results'}",
+            f"checkpoint.restore_file={tmp_path / 'run' / 'checkpoint_last.pt'}",
+            "dataset.num_workers=0",
+        )
+        return read_results(tmp_path / "results" / f"{name}.json")
+
+    return run
+
+
+def changed(saved: dict, start: Path, part: str) -> bool:
+    """Whether training moved the parameters of that part."""
+    before = read_checkpoint(start)["model"]
+    return any(not torch.equal(saved["model"][key], value) for key, value in before.items() if key.startswith(part))
+
+
+@pytest.mark.parametrize(
+    ("name", "updates"),
+    [
+        ("youcook2", 2),  # 5 clips: one batch an epoch
+        pytest.param("msrvtt", 2, marks=pytest.mark.slow),
+        pytest.param("msrvtt_qa", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_retrieval(
+    finetune: Callable[..., dict], evaluate: Callable[..., dict], tiny_checkpoint: Path, name: str, updates: int
+) -> None:
+    saved = finetune(name)
+    assert saved["optimizer_history"][-1]["num_updates"] == updates
+    assert changed(saved, tiny_checkpoint, "video_encoder") and changed(saved, tiny_checkpoint, "text_encoder")
+    results = evaluate(name)
+    assert results["checkpoint"]["fine_tuned_on"] == name
+    assert results["paper"] in ({"R@1": 0.322, "R@5": 0.626, "R@10": 0.75}, {"R@1": 0.309, "R@5": 0.554, "R@10": 0.668},
+                                {"accuracy": 0.921})  # fmt: skip
+
+
+def test_coin_by_its_classifier(
+    finetune: Callable[..., dict], evaluate: Callable[..., dict], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    saved = finetune("coin", "optimization.max_epoch=30")
+    assert saved["cfg"]["model"]["frame_labels"] == [3, 7, 12] and saved["cfg"]["model"]["video_layers"] == 2
+    assert saved["model"]["frame_classifier.weight"].shape == (4, 32)
+    assert changed(saved, tiny_checkpoint, "video_encoder") and not changed(saved, tiny_checkpoint, "text_encoder")
+    results = evaluate("coin")
+    scores = np.load(tmp_path / "results" / "coin_scores.npz")
+    assert scores["logits"].shape == (35, 4) and scores["label_ids"].tolist() == [3, 7, 12]
+    # test labels 3 and 12 are its classes 1 and 2; the classifier's class 2 (label 7) is no class of the test
+    target = np.zeros(35, int)
+    target[0:3], target[4:7] = 1, 2
+    predicted = np.array([0, 1, -1, 2])[scores["logits"].argmax(1)]
+    assert results["metrics"]["frame_accuracy"] == pytest.approx((predicted == target).mean())
+    assert "calibrated" not in results["metrics"] and results["paper"] == {"frame_accuracy": 0.687}
+    # most seconds are background, which the classifier must have learned
+    assert results["metrics"]["frame_accuracy"] > 0.7
+
+
+def test_crosstask_by_the_steps_texts(
+    finetune: Callable[..., dict], evaluate: Callable[..., dict], tiny_checkpoint: Path
+) -> None:
+    saved = finetune("crosstask", "optimization.max_epoch=1")
+    assert saved["optimizer_history"][-1]["num_updates"] == 30
+    assert changed(saved, tiny_checkpoint, "video_encoder") and changed(saved, tiny_checkpoint, "text_encoder")
+    results = evaluate("crosstask")
+    assert results["counts"]["found"] == 2 and results["paper"] == {"recall": 0.473}
+
+
+@pytest.mark.parametrize("name", ["msrvtt", pytest.param("coin", marks=pytest.mark.slow)])
+def test_a_run_that_is_stopped_ends_as_one_that_is_not(finetune: Callable[..., dict], name: str) -> None:
+    batch = "dataset.batch_size=1"  # of msrvtt: 4 updates an epoch; of coin 2
+    whole = finetune(name, batch, to="whole")
+    finetune(name, batch, "optimization.max_update=3", to="stopped")
+    resumed = finetune(name, batch, to="stopped")
+    assert resumed["optimizer_history"][-1]["num_updates"] == whole["optimizer_history"][-1]["num_updates"] > 3
+    for key, value in whole["model"].items():
+        torch.testing.assert_close(resumed["model"][key], value, rtol=0, atol=1e-6)
+
+
+def test_fairseq_loads_the_result(finetune: Callable[..., dict], tmp_path: Path) -> None:
+    saved = finetune("coin")
+    models, cfg, _ = checkpoint_utils.load_model_ensemble_and_task([str(tmp_path / "run" / "checkpoint_last.pt")])
+    assert list(cfg.model.frame_labels) == [3, 7, 12]
+    torch.testing.assert_close(models[0].state_dict()["frame_classifier.bias"], saved["model"]["frame_classifier.bias"])
+
+
+@pytest.mark.slow
+def test_the_originals_checkpoint(finetune: Callable[..., dict], golden: Path) -> None:
+    bert = f"model.bert={golden / 'model' / 'bert-tiny'}"
+    saved = finetune("youcook2", bert, checkpoint=golden / "model" / "checkpoint_best.pt")
+    assert saved["cfg"]["model"]["video_layers"] == 6
+
+
+# --- what is refused ---
+
+
+def other_bert(folder: Path, words: list[str], width: int = 32) -> Path:
+    """A BERT folder like the tiny one but for its words or its width."""
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+def test_a_bert_of_another_width_or_vocabulary(finetune: Callable[..., dict], tiny_bert: Path, tmp_path: Path) -> None:
+    words = (tiny_bert / "vocab.txt").read_text().split()
+    wider = other_bert(tmp_path / "wider", words, width=48)
+    with pytest.raises(ValueError, match=r"finetune_from_model: .* does not fit the model: .*of another shape.*\(.*48"):
+        finetune("youcook2", f"model.bert={wider}")
+    swapped = other_bert(tmp_path / "swapped", [*words[:-2], words[-1], words[-2]])
+    with pytest.raises(
+        ValueError, match=r"another vocabulary than .*: 2 word pieces differ, as .*Leave model\.bert empty"
+    ):
+        finetune("youcook2", f"model.bert={swapped}")
+    assert not (tmp_path / "run" / "checkpoint_last.pt").exists()
+
+
+def test_a_label_that_training_never_saw(
+    finetune: Callable[..., dict], evaluate: Callable[..., dict], benchmark_data: Path, tmp_path: Path
+) -> None:
+    finetune("coin", "optimization.max_epoch=1")
+    data = shutil.copytree(benchmark_data, tmp_path / "data")
+    content = json.loads((data / "coin" / "COIN.json").read_text())
+    content["database"]["test_a"]["annotation"].append({"id": "5", "segment": [9.0, 11.0], "label": "cut"})
+    (data / "coin" / "COIN.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"1 labels of the test videos .* first 5 \('cut'\); .* knows 3 labels"):
+        evaluate("coin", data)
+    assert not list((tmp_path / "results").glob("coin*"))
+
+
+def test_a_classifier_that_the_checkpoint_lacks(
+    finetune: Callable[..., dict], evaluate: Callable[..., dict], tmp_path: Path
+) -> None:
+    finetune("coin", "optimization.max_epoch=1")
+    path = tmp_path / "run" / "checkpoint_last.pt"
+    content = dict(read_checkpoint(path))
+    content["model"] = {key: value for key, value in content["model"].items() if "frame_classifier" not in key}
+    torch.save(content, tmp_path / "altered.pt")  # aside: what was read is still mapped to the file
+    (tmp_path / "altered.pt").rename(path)
+    with pytest.raises(ValueError, match=r"2 missing: frame_classifier\.bias, frame_classifier\.weight"):
+        evaluate("coin")
+
+
+def test_where_to_start_from(finetune: Callable[..., dict], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"checkpoint\.finetune_from_model: no checkpoint at .*none\.pt"):
+        finetune("youcook2", checkpoint=tmp_path / "none.pt")
+    with pytest.raises(ValueError, match="finetune_from_model is not set"):
+        finetune("youcook2", "checkpoint.finetune_from_model=null")
+    finetune("coin", "optimization.max_epoch=1")
+    with pytest.raises(ValueError, match="was fine-tuned to classify frames already"):
+        finetune("crosstask", checkpoint=tmp_path / "run" / "checkpoint_last.pt", to="again")
+
+
+def test_several_labelled_videos_a_batch(finetune: Callable[..., dict]) -> None:
+    with pytest.raises(ValueError, match=r"dataset\.batch_size is 2; coin takes 1 video a batch: .*update_freq"):
+        finetune("coin", "dataset.batch_size=2")
+
+
+def test_a_training_split_without_captions_or_files(
+    finetune: Callable[..., dict], benchmark_data: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(benchmark_data, tmp_path / "data")
+    path = data / "msrvtt" / "MSRVTT_data.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sentences": []}))
+    with pytest.raises(ValueError, match="no filled lists 'videos' and 'sentences'"):
+        finetune("msrvtt", data=data)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"MSRVTT_data\.json not found"):
+        finetune("msrvtt", data=data)
