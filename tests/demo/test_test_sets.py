@@ -93,8 +93,8 @@ def test_didemo_moments_are_where_the_step_is(tiny_corpus: Path, world: World) -
 
 
 def test_coin_labels_are_contiguous_and_sparse(tiny_corpus: Path, world: World) -> None:
-    videos = read_coin(tiny_corpus / "coin" / "COIN.json")
-    assert len(videos) == 4 and {video.subset for video in videos} == {"testing"}
+    videos = [video for video in read_coin(tiny_corpus / "coin" / "COIN.json") if video.subset == "testing"]
+    assert len(videos) == 4
     labels = {segment.label_id: segment.label for video in videos for segment in video.segments}
     assert sorted(labels) == list(range(1, len(labels) + 1))
     assert len(set(labels.values())) == len(labels)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -481,6 +482,30 @@ def test_two_runs_at_once_share_the_work(tmp_path, tiny_vit, long_videos):
     outputs = [process.communicate()[0] for process in runs]
     assert {process.returncode for process in runs} <= {0, 3}, outputs
     assert lines_per_video(tmp_path / "out") == dict.fromkeys(find_videos(long_videos), 1)
+
+
+def test_script_on_odd_files(tmp_path, tiny_vit, capsys, monkeypatch):
+    """One of each kind: those that show pictures give features, the others a reason and the exit code 1."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    folder, out = tmp_path / "odd", tmp_path / "out"
+    folder.mkdir()
+    write_video(folder / "rotated.mp4", moving_square(35), rotation=90)
+    write_video(folder / "odd_size.mp4", moving_square(35, 227, 129), pix_fmt="yuv444p")
+    write_video(folder / "variable_rate.mp4", moving_square(4), times=[0, 3, 40, 45])
+    write_video(folder / "oblong_pixels.mp4", moving_square(35), sample_aspect_ratio=Fraction(4, 3))
+    whole = write_video(tmp_path / "whole.mkv", moving_square(200)).read_bytes()
+    (folder / "truncated.mkv").write_bytes(whole[: len(whole) // 2])
+    write_sound(folder / "sound_only.mp4")
+    write_video(folder / "no_frames.mkv", [])
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "corrupt.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    main = runpy.run_path(str(SCRIPT))["main"]
+    assert main(script_arguments(folder, out, tiny_vit)) == 1
+    assert set(read_failures(out)) == {"sound_only", "no_frames", "empty", "corrupt"}
+    assert "4 failed, 1 with warnings" in capsys.readouterr().out
+    seconds = {path.stem: len(np.load(path)) for path in out.glob("*.npy")}
+    assert 1 <= seconds.pop("truncated") < 7
+    assert seconds == {"rotated": 2, "odd_size": 2, "variable_rate": 2, "oblong_pixels": 2}
 
 
 def test_script(tmp_path, tiny_vit, videos, capsys, monkeypatch):

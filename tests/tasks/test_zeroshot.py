@@ -14,7 +14,8 @@ import torch
 from mmpt_plugin import VideoClip
 from mmpt_plugin.evaluation.report import read_results
 from mmpt_plugin.models.checkpoint import read_checkpoint, sha256
-from mmpt_plugin.tasks.zeroshot import NoUpdate, VideoClipZeroShotTask
+from mmpt_plugin.optimizers import NoUpdate
+from mmpt_plugin.tasks.zeroshot import VideoClipZeroShotTask
 
 SENTENCES = ["add the onions", "cut the potatoes", "stir", "salt to a pan", "add salt", "cut a onion", "stir the pan"]
 SEGMENTS = [[0, 5], [5, 50], [3, 4], [10, 40], [59, 70], [60, 70], [20, 52]]  # seconds of two videos of 60

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Run every benchmark in little, and compare ratios that must not fall: `make bench`, under ten minutes on two idle cores.
+
+Writes each benchmark's JSON to OUT and prints a table. Absolute times depend on the machine and are not judged; a ratio of
+two ways of doing the same in one run is. Exit code 1 if one is beyond its bound. Last figures: docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+SCRIPTS = Path(__file__).resolve().parent
+COMMANDS = {
+    "data": ["bench_data.py"],
+    "step": ["bench_step.py", "--repeats", "1", "--large-batch", "256"],
+    "retrieval": ["bench_retrieval.py"],
+    "zeroshot": ["bench_zeroshot.py", "--videos", "40"],
+    "s3d": ["bench_s3d.py", "--rounds", "2", "--batches", "1", "--threads", "2", "--video-seconds", "6"],
+}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A comparison that a benchmark's report holds.
+
+    Attributes:
+        what: for the table.
+        benchmark: one of COMMANDS.
+        of: the ratio, from the report.
+        bound: smallest value allowed; largest, where `at_most`.
+    """
+
+    what: str
+    benchmark: str
+    of: Callable[[dict[str, Any]], float]
+    bound: float
+    at_most: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether the value is on the right side of the bound."""
+        return value <= self.bound if self.at_most else value >= self.bound
+
+
+RATIOS = (
+    Ratio("data: ours over a naive loader, clips per CPU second", "data", lambda r: r["ours_over_naive"], 10),
+    Ratio("step: real tokens only over padded, fp32", "step", lambda r: r["packed_over_padded"]["fp32"], 1.4),
+    Ratio("step: real tokens only over padded, bf16", "step", lambda r: r["packed_over_padded"]["bf16"], 1.3),
+    Ratio(
+        "step: a pair's time in 256 pairs by chunks of 64 over 64 at once",
+        "step",
+        lambda r: r["pairs_per_second"]["packed_fp32"] / r["large_batch"]["pairs_per_second"],
+        1.45,
+        at_most=True,
+    ),
+    Ratio(
+        "retrieval: recall@64 of the flat index", "retrieval", lambda r: r["search"]["recall_against_brute_force"], 1
+    ),
+    Ratio(
+        "zero-shot: ours over one padded window at a time, fp32",
+        "zeroshot",
+        lambda r: r["times_faster_than_plain"]["fp32"],
+        1.5,
+    ),
+    Ratio("zero-shot: the same with ours in bf16", "zeroshot", lambda r: r["times_faster_than_plain"]["bf16"], 3),
+)
+
+
+def run(name: str, out: Path) -> dict[str, Any]:
+    """A benchmark's report, also written to OUT/NAME.json."""
+    script, *arguments = COMMANDS[name]
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / script), *arguments], stdout=subprocess.PIPE, text=True, check=True
+    )
+    report = json.loads(done.stdout)
+    (out / f"{name}.json").write_text(
+        json.dumps(report | {"seconds_of_benchmark": time.perf_counter() - started}, indent=2)
+    )
+    return report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    reports = {name: run(name, args.out) for name in args.only}
+    rows, failed = [], False
+    for ratio in RATIOS:
+        if ratio.benchmark in reports:
+            value = ratio.of(reports[ratio.benchmark])
+            failed |= not ratio.holds(value)
+            bound = f"{'<=' if ratio.at_most else '>='} {ratio.bound:g}"
+            rows.append(
+                {"ratio": ratio.what, "value": f"{value:.2f}", "bound": bound, "": "" if ratio.holds(value) else "!"}
+            )
+    print(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
