@@ -152,4 +152,5 @@ def test_the_default_world_is_written_in_seconds(seed: int, tmp_path: Path) -> N
     start = time.process_time()
     write_demo_corpus(tmp_path / "data", DemoWorld(seed=seed))
     assert time.process_time() - start < 20  # measured: 9
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 150e6
+    size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert size < 180e6  # measured: 157e6, of which the training splits to fine-tune on are about 30e6
