@@ -48,14 +48,12 @@ from mmpt_plugin.data.captions import (
     original_encode_captions,
     vocabulary_sha256,
 )
+from mmpt_plugin.ray_cluster import TASK_RETRIES, ray_cluster
 
 logger = logging.getLogger(__name__)
 
 QUEUED_PARTS = 2
 """Parts that wait for a free worker. Each holds its videos' text in memory."""
-
-TASK_RETRIES = 3
-"""How often Ray repeats a part whose worker died."""
 
 Lines = tuple[list[Any], list[Any], list[Any]]  # starts, ends, texts
 
@@ -172,31 +170,28 @@ def run_parts_on_ray(job: Job, parts: Iterator[Part], address: str, workers: int
         workers: of the local cluster.
 
     Raises:
-        ValueError: Ray is not installed, or a part's worker died again and again.
+        ValueError: there is no Ray, or a part's worker died again and again.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError("--ray needs the package ray: pip install 'mmpt_plugin[ray]'") from error
-    local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
-    ray.init(address=address, log_to_driver=False, **local)
-    try:
+    with ray_cluster(address, workers) as ray:
         task = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(make_part)
         shared_job = ray.put(job)
         running: list[Any] = []
-        for part in parts:
-            running.append(task.remote(shared_job, part))
-            if len(running) >= ray.cluster_resources().get("CPU", 1) + QUEUED_PARTS:
-                (done,), running = ray.wait(running)
-                ray.get(done)
-        ray.get(running)
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError) as error:
-        raise ValueError(
-            f"the worker of a part died {TASK_RETRIES + 1} times ({error}). Finished parts are kept: run the same "
-            "command again, with more memory for each worker if that was short."
-        ) from error
-    finally:
-        ray.shutdown()
+        try:
+            for part in parts:
+                running.append(task.remote(shared_job, part))
+                if len(running) >= ray.cluster_resources().get("CPU", 1) + QUEUED_PARTS:
+                    (done,), running = ray.wait(running)
+                    ray.get(done)
+            ray.get(running)
+        except (
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.OutOfMemoryError,
+            ray.exceptions.NodeDiedError,
+        ) as error:
+            raise ValueError(
+                f"the worker of a part died {TASK_RETRIES + 1} times ({error}). Finished parts are kept: run the same "
+                "command again, with more memory for each worker if that was short."
+            ) from error
 
 
 # ------------------------------------------------------------------------------------------------------- the raw file

@@ -32,6 +32,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from mmpt_plugin.features.manifest import FeatureSettings, VideoRecord, append_record, update_failures, write_settings
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig, load_network
 from mmpt_plugin.features.video import VideoBlocks
+from mmpt_plugin.ray_cluster import TASK_RETRIES, ray_cluster
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,6 @@ VIDEO_SUFFIXES = (
     *(".ts", ".vob", ".webm", ".wmv"),
 )
 WORK_FOLDER = ".work"  #: claims and unfinished outputs, inside the folder of features
-TASK_RETRIES = 3
 T = TypeVar("T")
 
 
@@ -318,20 +318,12 @@ class OnRay:
     count: int = 1
 
     def __call__(self, job: Job, videos: Mapping[str, Path]) -> Iterator[Outcome]:
-        try:
-            import ray
-        except ImportError as error:
-            raise ValueError("--ray needs the package ray: pip install 'mmpt_plugin[ray]'") from error
-        if self.address == "local":
-            ray.init(address="local", num_cpus=self.count, include_dashboard=False, log_to_driver=False)
-        else:
-            ray.init(address=self.address, log_to_driver=False)
         on_gpu = job.network.device.startswith("cuda")
-        task = ray.remote(num_cpus=1, num_gpus=int(on_gpu), max_retries=TASK_RETRIES)(_ray_task)
-        shared_job = ray.put(job)
-        left = deque(videos.items())
-        running: dict[Any, tuple[str, Path]] = {}
-        try:
+        with ray_cluster(self.address, self.count) as ray:
+            task = ray.remote(num_cpus=1, num_gpus=int(on_gpu), max_retries=TASK_RETRIES)(_ray_task)
+            shared_job = ray.put(job)
+            left = deque(videos.items())
+            running: dict[Any, tuple[str, Path]] = {}
             while left or running:
                 # A window of tasks: a million at once would burden the driver for nothing.
                 while left and len(running) < 2 * max(1, int(ray.cluster_resources().get("CPU", 1))):
@@ -350,8 +342,6 @@ class OnRay:
                     outcome = Outcome(video_id, str(source), failure=reason)
                 if outcome is not None:
                     yield outcome
-        finally:
-            ray.shutdown()
 
 
 @contextmanager

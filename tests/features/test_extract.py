@@ -361,7 +361,7 @@ def holder_of(path: Path) -> int | None:
     return None
 
 
-def kill_one_worker(out: Path, killed: list[tuple[str, int]], deadline_s: float = 120) -> None:
+def kill_one_worker(out: Path, killed: list[tuple[str, int]], deadline_s: float = 900) -> None:
     """Waits until one video is done and kills a process that is at another one."""
     deadline = time.monotonic() + deadline_s
     while time.monotonic() < deadline:

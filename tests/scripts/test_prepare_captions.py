@@ -220,7 +220,7 @@ def test_memory_does_not_grow_with_the_file(tiny_bert, tmp_path):
     lines = ["add the salt to the pan"] + ["the pan"] * 79  # repeated words cost reading, but little tokenizing
     video = json.dumps({"start": [float(i) for i in range(80)], "end": [i + 1.5 for i in range(80)], "text": lines})
     peaks = []
-    for name, videos in (("small", 10_000), ("large", 60_000)):
+    for name, videos in (("small", 2_000), ("large", 30_000)):
         raw = tmp_path / f"{name}.json"
         with raw.open("w") as file:
             file.write("{" + ",".join(f'"{i}":{video}' for i in range(videos)) + "}")
@@ -229,8 +229,8 @@ def test_memory_does_not_grow_with_the_file(tiny_bert, tmp_path):
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         assert PreparedCaptions(tmp_path / name).counts["lines"] == 80 * videos
         peaks.append(int(output.split()[-1]) // 1024)
-    assert raw.stat().st_size > 100 << 20
-    assert peaks[1] < peaks[0] + 40, peaks  # MiB: half of what the file grew by
+    assert raw.stat().st_size > 50 << 20
+    assert peaks[1] < peaks[0] + 25, peaks  # MiB: half of what the file grew by
     assert peaks[1] < 900
 
 

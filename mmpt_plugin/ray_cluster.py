@@ -1,0 +1,46 @@
+"""Connecting to a Ray cluster, or starting one on this machine: what the scripts with `--ray` share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+TASK_RETRIES = 3  #: how often Ray repeats a task whose worker died
+STARTS = 3  #: attempts at a local cluster: on a busy machine its processes may not be up within Ray's 30 s
+
+
+@contextmanager
+def ray_cluster(address: str, workers: int) -> Iterator[Any]:
+    """Gives the module `ray`, connected; disconnects in the end.
+
+    Args:
+        address: of a running cluster, or "local" for one on this machine that lives as long as the connection.
+        workers: of the local cluster.
+
+    Raises:
+        ValueError: Ray is not installed, or there is no cluster at the address, or none can be started here.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("--ray needs the package ray: pip install 'mmpt_plugin[ray]'") from error
+    settings: dict[str, Any] = {"address": address, "log_to_driver": False}
+    if address == "local":
+        settings |= {"num_cpus": workers, "include_dashboard": False}
+    try:
+        for attempt in range(1, STARTS + 1):
+            try:
+                ray.init(**settings)
+                break
+            except Exception as error:  # Ray has no class of its own for this
+                ray.shutdown()
+                if address != "local" or attempt == STARTS:
+                    raise ValueError(f"--ray {address}: no connection ({error}). Is the cluster up?") from error
+                logger.warning("Ray did not start (%s), attempt %d of %d", error, attempt, STARTS)
+        yield ray
+    finally:
+        ray.shutdown()
