@@ -48,7 +48,7 @@ from mmpt_plugin.data.captions import (
     original_encode_captions,
     vocabulary_sha256,
 )
-from mmpt_plugin.ray_cluster import TASK_RETRIES, ray_cluster
+from mmpt_plugin.data.ray_cluster import TASK_RETRIES, ray_cluster
 
 logger = logging.getLogger(__name__)
 

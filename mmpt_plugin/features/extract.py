@@ -29,10 +29,10 @@ import torch.nn.functional as F
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from mmpt_plugin.data.ray_cluster import TASK_RETRIES, ray_cluster
 from mmpt_plugin.features.manifest import FeatureSettings, VideoRecord, append_record, update_failures, write_settings
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig, load_network
 from mmpt_plugin.features.video import VideoBlocks
-from mmpt_plugin.ray_cluster import TASK_RETRIES, ray_cluster
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmpt_plugin.ray_cluster import ray_cluster
+from mmpt_plugin.data.ray_cluster import ray_cluster
 
 
 @pytest.fixture
