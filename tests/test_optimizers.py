@@ -27,15 +27,12 @@ def test_updates_are_those_of_fairseqs_adam(weight_decay: float) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", [[], pytest.param(["common.bf16=true"], marks=pytest.mark.slow)])
-def test_goes_on_where_it_stopped(
-    pretrain: Callable[..., None], losses: list[float], tmp_path: Path, precision: list[str]
-) -> None:
-    options = ["optimizer._name=fused_adam", "lr_scheduler.total_num_update=4", *precision]
+def test_goes_on_where_it_stopped(pretrain: Callable[..., None], losses: list[float], tmp_path: Path) -> None:
+    options = ["optimizer._name=fused_adam", "lr_scheduler.total_num_update=4"]
     pretrain(tmp_path / "whole", *options, "optimization.max_update=4")
     pretrain(tmp_path / "parts", *options, "optimization.max_update=2")
     pretrain(tmp_path / "parts", *options, "optimization.max_update=4")
     assert len(losses) == 8 and losses[2:4] == losses[6:8]
     whole, parts = (read_checkpoint(tmp_path / name / "checkpoint_last.pt") for name in ("whole", "parts"))
-    assert whole["optimizer_history"][-1]["optimizer_name"] == "FusedAdam" or precision
+    assert whole["optimizer_history"][-1]["optimizer_name"] == "FusedAdam"
     assert all(torch.equal(value, parts["model"][key]) for key, value in whole["model"].items())
