@@ -1,14 +1,11 @@
 """Fine-tuning on CrossTask: each step of the video's task is or is not shown in a second."""
 
-from collections.abc import Sequence
-from typing import Any
-
-import torch
 import torch.nn.functional as F
-from fairseq import metrics
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
 from torch import Tensor
+
+from mmpt_plugin.criterions.frame_criterion import FrameCriterion
 
 
 def step_binary_cross_entropy(frame_logits: Tensor, shown: Tensor, mask: Tensor) -> Tensor:
@@ -26,33 +23,9 @@ def step_binary_cross_entropy(frame_logits: Tensor, shown: Tensor, mask: Tensor)
 
 
 @register_criterion("step_binary_cross_entropy", dataclass=FairseqDataclass)
-class StepBinaryCrossEntropyCriterion(FairseqCriterion):
-    """On batches with `target` (W, T, steps), of any model that returns `frame_logits`."""
+class StepBinaryCrossEntropyCriterion(FrameCriterion):
+    """On batches with `target` (W, T, steps)."""
 
-    def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict]:
-        """Loss of one video's windows.
-
-        Returns:
-            The loss; a sample size of 1, for the loss is a mean already and videos weigh the same; values to log.
-        """
-        logits = model(**sample["net_input"])["frame_logits"].float()
-        loss = step_binary_cross_entropy(logits, sample["target"], sample["net_input"]["video_mask"])
-        logging_output = {
-            "loss": loss.detach(),
-            "nsentences": sample["nsentences"],
-            "ntokens": sample["ntokens"],
-            "sample_size": 1,
-        }
-        return loss, 1, logging_output
-
-    @staticmethod
-    def reduce_metrics(logging_outputs: Sequence[dict[str, Any]]) -> None:
-        """Average over videos."""
-        videos, loss = (float(sum(out.get(key, 0) for out in logging_outputs)) for key in ("sample_size", "loss"))
-        if videos:
-            metrics.log_scalar("loss", loss / videos, videos, round=4)
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        """All logged values are sums."""
-        return True
+    def frame_loss(self, frame_logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """As the function."""
+        return step_binary_cross_entropy(frame_logits, target, mask)

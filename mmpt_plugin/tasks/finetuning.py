@@ -9,7 +9,7 @@ from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterating
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II, MISSING, open_dict
 
 from mmpt_plugin.criterions import (  # noqa: F401 (registers the criterions)
@@ -25,6 +25,7 @@ from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
 from mmpt_plugin.models import bert
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.videoclip import VideoClipModel, checkpoint_config
+from mmpt_plugin.tasks.base import VideoClipTask
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class VideoClipFinetuningConfig(FairseqDataclass):
 
 
 @register_task("videoclip_finetuning", dataclass=VideoClipFinetuningConfig)
-class VideoClipFinetuningTask(FairseqTask):
+class VideoClipFinetuningTask(VideoClipTask):
     """Trains the model of `checkpoint.finetune_from_model`, ours or MMPT's, for a fixed number of epochs.
 
     There is no validation: no benchmark's test set chooses a checkpoint. The result is checkpoint_last.pt.

@@ -11,7 +11,7 @@ from fairseq import metrics
 from fairseq.data.iterators import EpochBatchIterating
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II, MISSING
 
 from mmpt_plugin.criterions import contrastive, mil_nce  # noqa: F401 (registers the criteria)
@@ -25,6 +25,7 @@ from mmpt_plugin.models import bert
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.videoclip import VideoClipModel
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups, RetrievalSettings
+from mmpt_plugin.tasks.base import VideoClipTask
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class VideoClipPretrainingConfig(FairseqDataclass):
 
 
 @register_task("videoclip_pretraining", dataclass=VideoClipPretrainingConfig)
-class VideoClipPretrainingTask(FairseqTask):
+class VideoClipPretrainingTask(VideoClipTask):
     """Trains any model that embeds pairs (data/pairs.py) on groups of videos."""
 
     cfg: VideoClipPretrainingConfig

@@ -17,7 +17,7 @@ from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterating
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II, MISSING, OmegaConf
 
 from mmpt_plugin.data.epoch_iterator import FixedEpochIterator
@@ -29,6 +29,7 @@ from mmpt_plugin.features.manifest import check_feature_settings
 from mmpt_plugin.models import bert
 from mmpt_plugin.models.checkpoint import feature_settings, fine_tuned_on, read_checkpoint, sha256
 from mmpt_plugin.models.videoclip import VideoClipModel, checkpoint_config
+from mmpt_plugin.tasks.base import VideoClipTask
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class VideoClipZeroShotConfig(FairseqDataclass):
 
 
 @register_task("videoclip_zeroshot", dataclass=VideoClipZeroShotConfig)
-class VideoClipZeroShotTask(FairseqTask):
+class VideoClipZeroShotTask(VideoClipTask):
     """Evaluates the checkpoint of `checkpoint.restore_file`, ours or MMPT's."""
 
     cfg: VideoClipZeroShotConfig

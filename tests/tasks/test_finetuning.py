@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from fairseq import checkpoint_utils
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.features.manifest import MANIFEST, FeatureSettings
 from mmpt_plugin.models.checkpoint import read_checkpoint
 
 SMALL = (
@@ -210,6 +212,23 @@ def test_where_to_start_from(finetune: Callable[..., dict], tmp_path: Path) -> N
     finetune("coin", "optimization.max_epoch=1")
     with pytest.raises(ValueError, match="was fine-tuned to classify frames already"):
         finetune("crosstask", checkpoint=tmp_path / "run" / "checkpoint_last.pt", to="again")
+
+
+def test_features_made_with_other_settings_than_the_checkpoints(
+    finetune: Callable[..., dict], benchmark_data: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    start = Path(shutil.copytree(tiny_checkpoint.parent, tmp_path / "start")) / tiny_checkpoint.name
+    trained_on = FeatureSettings("s3d", "ab" * 32, 512)
+    torch.save(read_checkpoint(start) | {"task_state": {"features": asdict(trained_on)}}, tmp_path / "with_settings.pt")
+    (tmp_path / "with_settings.pt").replace(start)  # the checkpoint is mapped while it is read
+    data = Path(shutil.copytree(benchmark_data, tmp_path / "data"))
+    manifest = data / "youcook2" / "features" / MANIFEST
+    manifest.write_text(json.dumps(asdict(replace(trained_on, fps=4))))
+    with pytest.raises(ValueError, match=r"youcook2.features.*fps: 4 here, 30 expected"):
+        finetune("youcook2", data=data, checkpoint=start)
+    manifest.write_text(json.dumps(asdict(trained_on)))
+    saved = finetune("youcook2", "optimization.max_update=1", data=data, checkpoint=start)
+    assert saved["task_state"]["features"] == asdict(trained_on)
 
 
 def test_several_labelled_videos_a_batch(finetune: Callable[..., dict]) -> None:

@@ -85,6 +85,23 @@ def test_two_processes_do_what_one_does_with_two_groups_a_step(tiny_settings, tm
         torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("difference", ["mil_nce", "shared_encoder", "cls_pooling"])
+def test_ablations_on_two_processes(tiny_settings, tmp_path, difference):
+    """As on one process with two groups a step; gradients of the encoder that both modalities share are averaged once."""
+    common = (
+        *(setting for setting in tiny_settings if difference != "shared_encoder" or "video_layers" not in setting),
+        f"+difference={difference}",
+        "task.bag_captions=2",
+        *("task.retrieval.enabled=false", "optimization.max_update=3", "lr_scheduler.warmup_updates=0"),
+        *(*SGD, f"model.bert={_without_dropout(tiny_settings, tmp_path)}"),
+    )
+    run(2, "pretrain", *common, f"checkpoint.save_dir={tmp_path / 'two'}")
+    run(1, "pretrain", *common, f"checkpoint.save_dir={tmp_path / 'one'}", "optimization.update_freq=[2]")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6)
+
+
 def test_gathered_negatives_are_those_of_one_large_batch(tiny_settings, tmp_path):
     common = (
         *tiny_settings,

@@ -1,0 +1,23 @@
+"""What all tasks of this package share."""
+
+from argparse import ArgumentParser
+
+from fairseq.tasks import FairseqTask
+
+NO_MODEL = """\
+This task reads settings of the model (model.bert and others), and the command line of fairseq-validate has no model.
+Evaluate a checkpoint with
+    fairseq-hydra-train --config-dir projects/videoclip --config-name zeroshot_NAME checkpoint.restore_file=CHECKPOINT
+or, for the loss on the validation videos, call fairseq_cli.validate.main (docs/extending.md shows how).
+"""
+
+
+class VideoClipTask(FairseqTask):
+    """A task whose settings refer to those of the model."""
+
+    @classmethod
+    def add_args(cls, parser: ArgumentParser) -> None:
+        """Called by fairseq's old command lines; fairseq-validate, which has no --arch, is refused with the remedy."""
+        if all(action.dest != "arch" for action in parser._actions):
+            parser.exit(2, NO_MODEL)
+        super().add_args(parser)
