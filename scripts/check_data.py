@@ -29,6 +29,7 @@ from mmpt_plugin.data.shards import Shard
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS, coin, crosstask, didemo, msrvtt, msrvtt_qa, youcook2
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.features.manifest import check_feature_settings, read_failures, read_settings
+from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
 
 FEATURE_SIZE = 512
 """Width of features whose folder does not state it."""
@@ -172,6 +173,8 @@ def check_benchmark(name: str, data: Path, trained_on: Mapping[str, Any] | None,
     features = folder / "features"
     with_features = check_features(report, features, set(items), trained_on, full, show)
     report.facts.append(f"{sum(video in with_features for video in items)} of them with features")
+    if name in TRAINING_SETS and not report.broken:
+        report.facts += training_split(name, data)
     if report.missing:
         report.next_steps.append(
             f"python scripts/extract_features.py --videos VIDEOS --out {features} --checkpoint s3d_howto100m.pth"
@@ -180,6 +183,21 @@ def check_benchmark(name: str, data: Path, trained_on: Mapping[str, Any] | None,
     else:
         report.next_steps.append(f"scripts/evaluate_{name}.sh CHECKPOINT {data} RESULTS")
     return report
+
+
+def training_split(name: str, data: Path) -> list[str]:
+    """How much there is to fine-tune on, which zero-shot evaluation does not need; nothing without the split's files."""
+    folder = data / BENCHMARKS[name].folder / "features"
+    settings = read_settings(folder) if folder.is_dir() else None
+    width = settings["feature_size"] if settings else FEATURE_SIZE
+    try:
+        split = TRAINING_SETS[name](TrainingFiles(data, on_missing="skip", feature_size=width))
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        return [f"nothing to fine-tune on: {error}"]
+    items = f"{len(split.clips)} clips" if split.clips else f"{len(split.videos)} videos"
+    return [f"to fine-tune on: {items}; {len(split.missing)} of its videos without features"]
 
 
 def check_features(

@@ -41,7 +41,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="compile s3d first: about a minute at the first start, then about half as fast again; needs a C++ compiler",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1...")
-    parser.add_argument("--batch-seconds", type=int, metavar="N", help="seconds in one batch (cuda: 32; cpu: 4 in bf16, 2 in fp32)")
+    parser.add_argument(
+        "--batch-seconds", type=int, metavar="N", help="seconds in one batch (cuda: 32, cpu: 2, with bf16 4)"
+    )
     parser.add_argument("--fps", type=int, default=30, help="frames per second the network sees (default 30)")
     parser.add_argument("--frame-size", type=int, default=224, metavar="PIXELS", help="side of a frame (default 224)")
     parser.add_argument(

@@ -25,7 +25,36 @@ def fingerprint(video_ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(video_ids).encode()).hexdigest()[:16]
 
 
-class GroupEpochIterator(EpochBatchIterator):
+class EqualSharesEpochIterator(EpochBatchIterator):
+    """As many batches an epoch for every process, made when the epoch starts."""
+
+    batches_per_epoch: int  #: of each process
+
+    def epoch_batches(self, epoch: int) -> list[list[int]]:
+        """This process's batches of items, `batches_per_epoch` of them."""
+        raise NotImplementedError
+
+    @property
+    def first_batch(self) -> str:
+        """fairseq's word for "no batch before the epoch starts"; all processes have as many batches, none is needed."""
+        return "DUMMY"
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
+
+    def _get_iterator_for_epoch(
+        self, epoch: int, shuffle: bool, fix_batches_to_gpus: bool = False, offset: int = 0
+    ) -> CountingIterator | None:
+        """The rest of an epoch from batch `offset` on; None if there is none."""
+        if offset >= self.batches_per_epoch:
+            return None
+        batches = _loader(self, self.epoch_batches(epoch)[offset:])
+        if self.buffer_size > 0:
+            batches = BufferedIterator(self.buffer_size, batches)
+        return CountingIterator(batches, start=offset)
+
+
+class GroupEpochIterator(EqualSharesEpochIterator):
     """Batches of whole groups for this process.
 
     fairseq asks for an iterator before a checkpoint's state is known, and once more after the last epoch; the source is
@@ -72,20 +101,8 @@ class GroupEpochIterator(EpochBatchIterator):
         self._groups: NDArray[np.int64] | None = None
         self._restored: NDArray[np.int64] | None = None
 
-    @property
-    def first_batch(self) -> str:
-        """fairseq's word for "no batch before the epoch starts"; all processes have equal batches, none is needed."""
-        return "DUMMY"
-
-    def __len__(self) -> int:
-        return self.batches_per_epoch
-
-    def _get_iterator_for_epoch(
-        self, epoch: int, shuffle: bool, fix_batches_to_gpus: bool = False, offset: int = 0
-    ) -> CountingIterator | None:
-        """The rest of an epoch from batch `offset` on; None if there is none."""
-        if offset >= self.batches_per_epoch:
-            return None
+    def epoch_batches(self, epoch: int) -> list[list[int]]:
+        """Whole groups, those of a restored epoch if there are any."""
         self._groups = self.source.groups(epoch) if self._restored is None else self._restored
         self._restored = None
         self.dataset.set_groups(epoch, self._groups)
@@ -93,10 +110,7 @@ class GroupEpochIterator(EpochBatchIterator):
         if used < len(self._groups):
             logger.info(f"epoch {epoch}: {len(self._groups) - used} of {len(self._groups)} groups are left over")
         shares = np.arange(used).reshape(self.batches_per_epoch, self.num_shards, self.groups_per_batch)
-        batches = _loader(self, shares[offset:, self.shard_id].tolist())
-        if self.buffer_size > 0:
-            batches = BufferedIterator(self.buffer_size, batches)
-        return CountingIterator(batches, start=offset)
+        return shares[:, self.shard_id].tolist()
 
     def state_dict(self) -> dict[str, Any]:
         """fairseq's state, the source's and, in mid-epoch, the epoch's groups."""
@@ -160,7 +174,7 @@ class FixedEpochIterator(EpochBatchIterator):
         return CountingIterator(_loader(self, share[offset:]), start=offset)
 
 
-class ShuffledEpochIterator(EpochBatchIterator):
+class ShuffledEpochIterator(EqualSharesEpochIterator):
     """All items of a data set in another order each epoch, in batches of nearly equal size; to fine-tune.
 
     Order and batches follow from (seed, epoch) alone. All processes take equal numbers of batches and every item comes
@@ -196,24 +210,12 @@ class ShuffledEpochIterator(EpochBatchIterator):
             raise ValueError(f"{len(dataset)} training items are too few for {num_shards} processes")
         self.batches_per_epoch = min(-(-len(dataset) // (batch_size * num_shards)), len(dataset) // num_shards)
 
-    @property
-    def first_batch(self) -> str:
-        """fairseq's word for "no batch before the epoch starts"; all processes have as many batches, none is needed."""
-        return "DUMMY"
-
-    def __len__(self) -> int:
-        return self.batches_per_epoch
-
-    def _get_iterator_for_epoch(
-        self, epoch: int, shuffle: bool, fix_batches_to_gpus: bool = False, offset: int = 0
-    ) -> CountingIterator | None:
-        """The rest of an epoch from batch `offset` on; None if there is none."""
-        if offset >= self.batches_per_epoch:
-            return None
+    def epoch_batches(self, epoch: int) -> list[list[int]]:
+        """Every num_shards-th batch of the epoch's order."""
         self.dataset.set_epoch(epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
         batches = [batch.tolist() for batch in np.array_split(order, self.batches_per_epoch * self.num_shards)]
-        return CountingIterator(_loader(self, batches[self.shard_id :: self.num_shards][offset:]), start=offset)
+        return batches[self.shard_id :: self.num_shards]
 
 
 def _loader(iterator: EpochBatchIterator, batches: list[list[int]]) -> torch.utils.data.DataLoader:

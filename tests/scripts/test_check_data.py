@@ -15,6 +15,7 @@ from mmpt_plugin.demo.corpus import write_demo_corpus
 from mmpt_plugin.demo.world import DemoWorld
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.features.manifest import FeatureSettings, update_failures, write_settings
+from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
 
 WORLD = DemoWorld(
     families=3,
@@ -87,6 +88,20 @@ def test_a_whole_folder(check, data, full):
     assert "12 test items, the official set has 3305, so its numbers do not compare" in said["youcook2"]
     for name in BENCHMARKS:
         assert f"next: scripts/evaluate_{name}.sh" in said[name]
+        assert ("; 0 of its videos without features" in said[name]) == (name in TRAINING_SETS)
+
+
+def test_what_there_is_to_fine_tune_on(check, data):
+    split = TRAINING_SETS["coin"](TrainingFiles(data))
+    for video in split.videos[:2]:
+        (data / "coin" / "features" / f"{video.windows[0].video_id}.npy").unlink()
+    (data / "msrvtt" / "MSRVTT_data.json").write_text("{}")
+    said = check(data)[1]
+    assert f"to fine-tune on: {len(split.videos) - 2} videos; 2 of its videos without" in said["coin"]
+    assert said["coin"].startswith("complete")  # for the test set is
+    assert "nothing to fine-tune on: " in said["msrvtt"] and said["msrvtt"].startswith("complete")
+    (data / "msrvtt" / "MSRVTT_data.json").unlink()
+    assert "fine-tune" not in check(data)[1]["msrvtt"]
 
 
 def test_every_test_set_is_the_evaluation_s(script, data):
