@@ -1,6 +1,6 @@
 """Video-text contrastive pre-training (VideoCLIP) as a plug-in for fairseq.
 
-Importing the package registers its tasks, model, criterion and optimizers with fairseq.
+Importing the package registers its tasks, model, criterions and optimizers with fairseq.
 """
 
 from mmpt_plugin import optimizers

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where the time of a zero-shot evaluation goes, on a generated set of the size of COIN or CrossTask.
 
-Videos of 2-5 minutes with random features, a model of BERT-base's size (or --bert) with random weights. Measured are the
+Videos of 2-5 minutes with random features, a model of BERT-base's size with random weights. Measured are the
 evaluation itself (encoding, scoring, metrics; one warm-up batch before), the share of it that the encoders' matrix
 products, with their biases, and attention take (torch's profiler), the same in bf16, and the same model in the plain way
 in fp32: one window and one text at a time, padded.

@@ -1,1 +1,1 @@
-"""Losses, one a file."""
+"""Losses, one a file, and what those over seconds share (frame_criterion.py)."""

@@ -1,5 +1,6 @@
 """fairseq's epoch iterators: one makes its groups when an epoch starts and keeps them in the checkpoint of a half-done
-epoch, to train; one serves the same batches every time, to validate and evaluate."""
+epoch, to pre-train; one shuffles anew each epoch, to fine-tune; one serves the same batches every time, to validate and
+evaluate."""
 
 from __future__ import annotations
 
@@ -59,8 +60,8 @@ class GroupEpochIterator(EqualSharesEpochIterator):
 
     fairseq asks for an iterator before a checkpoint's state is known, and once more after the last epoch; the source is
     therefore asked only when an epoch really starts (`next_epoch_itr`), and not at all when the checkpoint holds the
-    groups of the epoch to go on with. All processes take equal numbers of equal batches; up to one group per batch and
-    process may be left over in an epoch, another in each epoch as the groups' order is random.
+    groups of the epoch to go on with. All processes take equal numbers of equal batches; the groups that do not fill a
+    batch for each process are left over, others in each epoch as the groups' order is random.
     """
 
     def __init__(

@@ -74,7 +74,7 @@ class Evaluation:
     """Numbers of one benchmark; every value is a fraction in [0, 1] unless its name says otherwise.
 
     Attributes:
-        metrics: ours (keys as in docs/results.md).
+        metrics: ours (keys as in docs/data.md).
         baselines: name -> numbers with the same keys as `metrics` (always `chance`).
         original: metrics as the original computes them, where that differs from ours.
         queries: number of queries, videos or frames-bearing videos that the metrics average over.

@@ -66,7 +66,7 @@ class FeatureFolder:
             some = ", ".join(missing[:LISTED]) + (", ..." if len(missing) > LISTED else "")
             message = f"{len(missing)} of {len(wanted)} videos have no <video id>.npy in {self.path}: {some}"
             if not present:
-                raise FileNotFoundError(f"{message}. Nothing is left to evaluate: is task.features the right folder?")
+                raise FileNotFoundError(f"{message}. Nothing is left: is task.features the right folder?")
             if on_missing == "error":
                 raise FileNotFoundError(
                     f"{message}. Extract them, or set task.on_missing=skip to leave them out (counted in the results)"

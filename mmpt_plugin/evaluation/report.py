@@ -20,7 +20,7 @@ NOT_FRACTIONS = ("median_rank",)  # shown as they are, everything else in percen
 def results_json(
     benchmark: Benchmark, evaluation: Evaluation, *, checkpoint: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The results of one evaluation as plain JSON types (docs/results.md).
+    """The results of one evaluation as plain JSON types (docs/data.md).
 
     Args:
         benchmark: what was evaluated; gives name, the paper's numbers and the counts.

@@ -214,6 +214,7 @@ def embed_blocks(blocks: Iterable[np.ndarray], network: FeatureNetwork, batch_se
             embed_batch()
     if batch:
         embed_batch()
+    return_free_memory()
     features = F.normalize(torch.cat(rows), dim=1)
     if not features.isfinite().all():
         raise ValueError("the network gave NaN or infinite values: are its weights sound? Try --precision fp32")

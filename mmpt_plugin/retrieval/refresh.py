@@ -125,7 +125,11 @@ def _width(model: nn.Module, dataset: PretrainingDataset) -> int:
 
 
 class EmbeddingMemory:
-    """Running means of the embeddings that training computes anyway, as a stand-in for a new pass over all videos."""
+    """Running means of the embeddings that training computes anyway, as a stand-in for a new pass over all videos.
+
+    They are no part of a checkpoint (gigabytes, for a million videos): after a resume in mid-epoch the next clusters rest
+    on what was seen since, and the videos not seen are embedded anew.
+    """
 
     def __init__(self, video_ids: list[str]) -> None:
         self._place = {video_id: place for place, video_id in enumerate(video_ids)}

@@ -438,19 +438,20 @@ def mean_colour(frames):
     return frames.float().mean(dim=(1, 2, 3)) + 1
 
 networks.NETWORKS["stub"] = lambda argument, config: networks.FeatureNetwork("stub", "", 3, mean_colour)
-video, out, network, checkpoint, precision = sys.argv[1:]
+video, out, network, checkpoint, precision, batch = sys.argv[1:]
 config = networks.NetworkConfig(network, Path(checkpoint) if checkpoint else None, precision)
-summary = run(Job(Path(out), config, torch_threads=1), {"long": Path(video)}, in_this_process)
+job = Job(Path(out), config, batch_seconds=int(batch), torch_threads=1, decode_threads=1)
+summary = run(job, {"long": Path(video)}, in_this_process)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(summary.seconds, int(peak.split()[1]) // 1024)
 """
 
 
 def seconds_and_peak_mib(
-    video: Path, out: Path, network: str, checkpoint: str = "", precision: str = "fp32"
+    video: Path, out: Path, network: str, checkpoint: str = "", precision: str = "fp32", batch: int = 1
 ) -> list[int]:
     """Extracts in a process of its own and asks it for its peak: what `wait4` says of a child counts its parent's too."""
-    command = [sys.executable, "-c", LONG_VIDEO, str(video), str(out), network, checkpoint, precision]
+    command = [sys.executable, "-c", LONG_VIDEO, str(video), str(out), network, checkpoint, precision, str(batch)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return [int(number) for number in output.split()]
 
@@ -467,11 +468,11 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_memory_of_decoder_and_network_together(tmp_path, precision):
+@pytest.mark.parametrize(("precision", "batch"), [("fp32", 2), ("bf16", 4)])  # as the script's
+def test_memory_of_decoder_and_network_together(tmp_path, precision, batch):
     video = write_video(tmp_path / "video.mp4", moving_square(180, 640, 360), options={"preset": "ultrafast"})
     torch.save(S3D().state_dict(), tmp_path / "random.pth")
-    seconds, peak = seconds_and_peak_mib(video, tmp_path / "out", "s3d", str(tmp_path / "random.pth"), precision)
+    seconds, peak = seconds_and_peak_mib(video, tmp_path / "out", "s3d", str(tmp_path / "random.pth"), precision, batch)
     assert seconds == 6
     assert peak < 1200  # with the 300 that the test above allows: 1.5 GB
 

@@ -100,6 +100,9 @@ def test_what_there_is_to_fine_tune_on(check, data):
     assert f"to fine-tune on: {len(split.videos) - 2} videos; 2 of its videos without" in said["coin"]
     assert said["coin"].startswith("complete")  # for the test set is
     assert "nothing to fine-tune on: " in said["msrvtt"] and said["msrvtt"].startswith("complete")
+    for video in split.videos[2:]:
+        (data / "coin" / "features" / f"{video.windows[0].video_id}.npy").unlink()
+    assert "nothing to fine-tune on: " in check(data)[1]["coin"]
     (data / "msrvtt" / "MSRVTT_data.json").unlink()
     assert "fine-tune" not in check(data)[1]["msrvtt"]
 

@@ -6,6 +6,7 @@ checkpoints keep them (all but bf16).
 
 import logging
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from omegaconf import OmegaConf
 
 from mmpt_plugin.models.checkpoint import read_checkpoint
 from mmpt_plugin.models.videoclip import load_videoclip
+from mmpt_plugin.tasks.pretraining import VideoClipPretrainingTask
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "tests" / "example_plugin"
@@ -57,6 +59,7 @@ CASES = {
     "memory-efficient bf16": ["common.bf16=true", "common.memory_efficient_bf16=true"],
     "memory-efficient fp16": ["common.fp16=true", "common.memory_efficient_fp16=true"],
     "own model under our criterion": [*OWN, "model._name=bag_of_words"],
+    "own model, with clusters": [*OWN, "model._name=bag_of_words", "task.retrieval.enabled=true"],
     "our model under an own criterion": [*OWN, "criterion._name=sigmoid_contrastive"],
     "own task": [*OWN, "task._name=word_dropout", "+task.word_dropout=0.3"],
 }  # fmt: skip
@@ -136,9 +139,7 @@ def test_the_old_command_line_trains(
 
 
 @pytest.mark.slow
-def test_fairseq_validate(
-    tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fairseq_validate(tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its function works."""
     cfg = OmegaConf.structured(FairseqConfig)
     cfg.common.cpu, cfg.common.user_dir, cfg.dataset.batch_size = True, str(REPOSITORY / "mmpt_plugin"), 1
@@ -156,6 +157,13 @@ def test_fairseq_validate_as_a_command_is_refused_with_the_remedy(
     with pytest.raises(SystemExit, match="2"):
         validate.cli_main()
     assert "--config-name zeroshot_NAME checkpoint.restore_file=CHECKPOINT" in capsys.readouterr().err
+
+
+def test_a_users_file_that_is_named_as_its_task() -> None:
+    """For such a file fairseq collects the task's options in a group of a parser without any other."""
+    parser = ArgumentParser()
+    VideoClipPretrainingTask.add_args(parser.add_argument_group())
+    assert parser.parse_args(["DATA", "--videos-per-batch", "7"]).videos_per_batch == 7
 
 
 def test_the_guide_includes_the_example_as_it_is() -> None:

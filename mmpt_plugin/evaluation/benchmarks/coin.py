@@ -398,14 +398,13 @@ class Coin(Benchmark):
         chance |= {"frame_accuracy": 1 / classes, "foreground_accuracy": 1 / classes}
         all_background = metrics_of(count(np.full(frames, BACKGROUND)))
         metrics: dict = metrics_of(rules[""])
+        baselines: dict = {"all_background": all_background, "chance": chance}
         if "calibrated/" in rules:
             metrics["calibrated"] = metrics_of(rules["calibrated/"])
+            baselines = {name: {**numbers, "calibrated": numbers} for name, numbers in baselines.items()}
         return Evaluation(
             metrics=metrics,
-            baselines={
-                "all_background": {**all_background, "calibrated": all_background},
-                "chance": {**chance, "calibrated": chance},
-            },
+            baselines=baselines,
             original={"frame_accuracy": float(1 - wrong / frames)},  # the same share, rounded as there
             queries=len(targets),
             intervals=intervals,
