@@ -2,8 +2,9 @@
 """Pairs per second of a training step: towers on real tokens only against padded ones, whole batches against chunks.
 
 BERT-base's size with random weights, pairs of uniform lengths (video 3-32 s, text 8-61 pieces), forward + backward +
-clipping + Adam. All variants run in turn within each repeat, so that drift of the machine touches them alike. Also a
-batch of many pairs in chunks, with its peak of memory above weights, gradients and optimizer. Writes JSON.
+clipping + Adam, a new batch each step. Each variant runs in a process of its own, as training does: steps of different
+sizes that share a process pay for each other's memory. The variants take turns, so that drift of the machine touches them
+alike. Also a batch of many pairs in chunks, with its peak of memory above weights, gradients and optimizer. Writes JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for activations: must be set before torch is loaded
@@ -30,6 +34,43 @@ from mmpt_plugin.models.videoclip import VideoClipModel
 
 Inputs = dict[str, Tensor]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to make steps.
+
+    Attributes:
+        pairs: of a batch.
+        padded: compute every position, by Hugging Face's own attention.
+        bf16: autocast.
+        chunk_pairs: as `model.chunk_pairs`.
+    """
+
+    pairs: int
+    padded: bool = False
+    bf16: bool = False
+    chunk_pairs: int = 0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What all variants run on: the model's size and the device."""
+
+    device: str
+    threads: int
+    layers: int
+    width: int
+
+    @property
+    def config(self) -> BertConfig:
+        """A BERT of that size."""
+        return BertConfig(
+            hidden_size=self.width,
+            num_hidden_layers=self.layers,
+            intermediate_size=4 * self.width,
+            num_attention_heads=self.width // 64,
+        )
 
 
 def build_model(config: BertConfig, device: str) -> VideoClipModel:
@@ -74,18 +115,16 @@ def padded_forward(model: VideoClipModel, batch: Inputs) -> dict[str, Tensor]:
     return {"video_embeddings": means[0], "text_embeddings": means[1]}
 
 
-def make_step(
-    model: VideoClipModel, optimizer: torch.optim.Optimizer, batch: Inputs, padded: bool, chunk_pairs: int, bf16: bool
-) -> Callable[[], None]:
-    """One update of the model on the batch."""
-    device = batch["text_ids"].device.type
+def make_step(model: VideoClipModel, optimizer: torch.optim.Optimizer, variant: Variant) -> Callable[[Inputs], None]:
+    """One update of the model on a batch."""
+    model.chunk_pairs = variant.chunk_pairs
+    for tower in (model.video_encoder.transformer, model.text_encoder.transformer):
+        tower.set_attn_implementation("sdpa" if variant.padded else "mmpt_packed")
 
-    def step() -> None:
-        model.chunk_pairs = chunk_pairs
-        for tower in (model.video_encoder.transformer, model.text_encoder.transformer):
-            tower.set_attn_implementation("sdpa" if padded else "mmpt_packed")
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            output = padded_forward(model, batch) if padded else model(**batch)
+    def step(batch: Inputs) -> None:
+        device = batch["text_ids"].device.type
+        with torch.autocast(device, torch.bfloat16, enabled=variant.bf16):
+            output = padded_forward(model, batch) if variant.padded else model(**batch)
         loss = symmetric_info_nce(output["video_embeddings"].float(), output["text_embeddings"].float())
         optimizer.zero_grad()
         loss.backward()
@@ -97,9 +136,9 @@ def make_step(
     return step
 
 
-def seconds(step: Callable[[], object]) -> float:
+def seconds(step: Callable[..., object], *args: object) -> float:
     started = time.perf_counter()
-    step()
+    step(*args)
     return time.perf_counter() - started
 
 
@@ -130,28 +169,33 @@ def resident_mebibytes(key: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def large_batch(
-    model: VideoClipModel, optimizer: torch.optim.Optimizer, pairs: int, chunk: int, device: str
-) -> dict[str, float]:
-    """A step of many pairs in chunks: its rate, and its peak memory above weights, gradients and optimizer."""
-    make_step(model, optimizer, draw_batch(2, device), False, 0, False)()  # now gradients and moments exist
-    step = make_step(model, optimizer, draw_batch(pairs, device), False, chunk, False)
-    if device == "cuda":
+def measure(machine: Machine, variant: Variant, warm_up: int, steps: int, first_batch: int) -> dict:
+    """Seconds of each step after the warm-up, and the peak of memory above weights, gradients and moments in mebibytes.
+
+    A process calls this once. The warm-up starts with a step on two pairs, after which gradients and moments exist.
+    """
+    torch.set_num_threads(machine.threads)
+    torch.manual_seed(0)
+    model = build_model(machine.config, machine.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, betas=(0.9, 0.98), weight_decay=0, fused=True)
+    step = make_step(model, optimizer, variant)
+    step(draw_batch(2, machine.device))
+    cuda = machine.device == "cuda"
+    if cuda:
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        spent = seconds(step)
-        growth = (torch.cuda.max_memory_allocated() - before) / 2**20
     else:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-        baseline = resident_mebibytes("VmRSS")
-        spent = seconds(step)
-        growth = resident_mebibytes("VmHWM") - baseline
-    return {
-        "pairs": pairs,
-        "chunk_pairs": chunk,
-        "pairs_per_second": round(pairs / spent, 3),
-        "peak_above_weights_MiB": round(growth),
-    }
+    before = torch.cuda.memory_allocated() / 2**20 if cuda else resident_mebibytes("VmRSS")
+    batches = [draw_batch(variant.pairs, machine.device, first_batch + i) for i in range(warm_up + steps)]
+    times = [seconds(step, batch) for batch in batches]
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_mebibytes("VmHWM")
+    return {"seconds": times[warm_up:], "peak_above_weights_MiB": round(peak - before)}
+
+
+def in_new_process(*args: object) -> dict:
+    """`measure` in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure, *args).result()  # type: ignore[arg-type]
 
 
 def main() -> None:
@@ -159,65 +203,59 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[64], help="sizes; the first one is compared in depth")
     parser.add_argument("--large-batch", type=int, default=0, help="also a step of so many pairs in chunks of --chunk")
     parser.add_argument("--chunk", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2, help="each variant runs in so many processes")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps of a process before those that count")
+    parser.add_argument("--steps", type=int, default=3, help="steps of a process that count")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
     args = parser.parse_args()
+    machine = Machine(args.device, args.threads, args.layers, args.width)
     torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    config = BertConfig(
-        hidden_size=args.width,
-        num_hidden_layers=args.layers,
-        intermediate_size=4 * args.width,
-        num_attention_heads=args.width // 64,
-    )
-    model = build_model(config, args.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, betas=(0.9, 0.98), weight_decay=0, fused=True)
-    report: dict = {
+    pairs = args.pairs[0]
+    variants = {
+        "padded_fp32": Variant(pairs, padded=True),
+        "packed_fp32": Variant(pairs),
+        "padded_bf16": Variant(pairs, padded=True, bf16=True),
+        "packed_bf16": Variant(pairs, bf16=True),
+    } | {f"packed_fp32_{size}_pairs": Variant(size) for size in args.pairs[1:]}
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in tqdm(range(args.rounds), unit="round", disable=None):
+        for name, variant in variants.items():
+            times[name] += in_new_process(machine, variant, args.warm_up, args.steps, 0)["seconds"]
+    rates = {name: variants[name].pairs / statistics.median(values) for name, values in times.items()}
+    batches = [draw_batch(pairs, "cpu", seed) for seed in range(args.warm_up, args.warm_up + args.steps)]
+    flops = statistics.mean(useful_flops(machine.config, batch) for batch in batches) / pairs
+    peaks = {name: matmul_gigaflops(dtype, args.device) for name, dtype in PRECISIONS.items()}
+    report = {
         "threads": args.threads,
         "device": torch.cuda.get_device_name() if args.device == "cuda" else f"cpu ({platform.processor()})",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "layers": args.layers,
         "width": args.width,
-    }
-    if args.large_batch:  # first, before other steps have left memory behind
-        report["large_batch"] = large_batch(model, optimizer, args.large_batch, args.chunk, args.device)
-    batch = draw_batch(args.pairs[0], args.device)
-    settings = {  # padded, chunk_pairs, bf16
-        "padded_fp32": (True, 0, False),
-        "packed_fp32": (False, 0, False),
-        "packed_fp32_chunked": (False, max(args.pairs[0] // 4, 1), False),
-        "padded_bf16": (True, 0, True),
-        "packed_bf16": (False, 0, True),
-    }
-    steps = {name: make_step(model, optimizer, batch, *chosen) for name, chosen in settings.items()}
-    for size in args.pairs[1:]:
-        steps[f"packed_fp32_{size}_pairs"] = make_step(model, optimizer, draw_batch(size, args.device), False, 0, False)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in tqdm(range(args.repeats + 1), unit="repeat", disable=None):
-        for name, step in steps.items():
-            spent = seconds(step)
-            if repeat:  # the first is warm-up
-                times[name].append(spent)
-    median = {name: statistics.median(values) for name, values in times.items()}
-    flops = useful_flops(config, batch)
-    peaks = {name: matmul_gigaflops(dtype, args.device) for name, dtype in PRECISIONS.items()}
-    report |= {
-        "pairs": args.pairs[0],
+        "pairs": pairs,
         "seconds": {name: [round(value, 4) for value in values] for name, values in times.items()},
-        "pairs_per_second": {name: round(args.pairs[0] / median[name], 3) for name in settings},
+        "pairs_per_second": {name: round(rate, 3) for name, rate in rates.items()},
         "packed_over_padded": {
-            name: round(median[f"padded_{name}"] / median[f"packed_{name}"], 3) for name in PRECISIONS
+            name: round(rates[f"packed_{name}"] / rates[f"padded_{name}"], 3) for name in PRECISIONS
         },
-        "chunked_over_whole_time": round(median["packed_fp32_chunked"] / median["packed_fp32"], 3),
-        "useful_gigaflops_per_pair": round(flops / args.pairs[0] / 1e9, 2),
+        "useful_gigaflops_per_pair": round(flops / 1e9, 2),
         "matmul_gigaflops": {name: round(value) for name, value in peaks.items()},
         "share_of_matmul_rate": {
-            name: round(flops / median[f"packed_{name}"] / 1e9 / peaks[name], 3) for name in PRECISIONS
+            name: round(flops * rates[f"packed_{name}"] / 1e9 / peaks[name], 3) for name in PRECISIONS
         },
     }
+    if args.large_batch:
+        large = in_new_process(machine, Variant(args.large_batch, chunk_pairs=args.chunk), 0, 1, 0)
+        rate = args.large_batch / large["seconds"][0]
+        report["large_batch"] = {
+            "pairs": args.large_batch,
+            "chunk_pairs": args.chunk,
+            "pairs_per_second": round(rate, 3),
+            "pair_time_over_whole": round(rates["packed_fp32"] / rate, 3),
+            "peak_above_weights_MiB": large["peak_above_weights_MiB"],
+        }
     print(json.dumps(report, indent=2))
 
 

@@ -46,9 +46,9 @@ PRETRAINED = {  # from the weights of a real text encoder, all-MiniLM-L6-v2, or 
         "model.video_layers=3",
         "+difference=no_retrieval",  # embedding all videos would take most of the time
         "task.clips_per_video=2",
-        "optimization.lr=[0.0003]",
-        "optimization.max_update=150",
-        "lr_scheduler.warmup_updates=15",
+        "optimization.lr=[0.0002]",
+        "optimization.max_update=400",
+        "lr_scheduler.warmup_updates=40",
     ]
     for arm in ("minilm", "minilm_scratch")
 }

@@ -41,7 +41,7 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv"),
     *(".ts", ".vob", ".webm", ".wmv"),
 )
-TRIM_SECONDS = 10  #: of video, between two returns of free memory
+TRIM_SECONDS = 4  #: of video, between two returns of free memory
 WORK_FOLDER = ".work"  #: claims and unfinished outputs, inside the folder of features
 T = TypeVar("T")
 
