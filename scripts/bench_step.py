@@ -163,7 +163,7 @@ def matmul_gigaflops(dtype: torch.dtype, device: str, size: int = 2048) -> float
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return 2 * size**3 / min(seconds(product) for _ in range(5)) / 1e9
+    return 2 * size**3 / min(seconds(product) for _ in range(20)) / 1e9
 
 
 def resident_mebibytes(key: str) -> float:
