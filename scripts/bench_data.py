@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from hardware import hardware
 from tqdm import tqdm
 
 from mmpt_plugin.data.clips import sample_overlapped_clips
@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    machine = hardware()
     torch.set_num_threads(1)
     clips_per_group = args.videos_per_batch * args.clips_per_video
     rng = np.random.default_rng(args.seed)
@@ -149,8 +150,7 @@ def main() -> None:
         "clips_per_batch": clips_per_group,
         "repeats": args.repeats,
         "peak_resident_MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine,
     }
     print(json.dumps(report, indent=2))
 

@@ -15,18 +15,16 @@ usage: bench_retrieval.py [--output FILE]                        about a minute 
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
-from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hardware import hardware
 from numpy.typing import NDArray
 
 from mmpt_plugin.retrieval.clusters import cluster_statistics, draw_seeds, form_clusters
@@ -172,21 +170,6 @@ def extrapolate(measured: list[dict[str, Any]], kind: str, num_videos: int) -> d
     }
 
 
-def machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    installed = {package.metadata["Name"]: package.version for package in metadata.distributions()}
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
-        "load_average_before": os.getloadavg()[0],
-        "system": platform.platform(),
-        "versions": {"python": platform.python_version()}
-        | {name: version for name, version in sorted(installed.items()) if name.startswith(("faiss", "numpy"))},
-    }
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=50_000, help="search: vectors of the index")
@@ -212,7 +195,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    report: dict[str, Any] = {"machine": machine()}
+    report: dict[str, Any] = {"machine": hardware()}
     # First, as a process starts with the peak memory of the one that made it.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         measured = [pool.submit(measure_bookkeeping, size, args).result() for size in sorted(args.sizes)]

@@ -15,7 +15,6 @@ import argparse
 import copy
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -28,6 +27,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as scripts/extract_feature
 import av
 import numpy as np
 import torch
+from hardware import hardware
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -161,21 +161,6 @@ def render_video(path: Path, seconds: int) -> Path:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
-
-
-def hardware(device: str) -> dict[str, Any]:
-    """What the figures were measured on."""
-    models = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "load_average": os.getloadavg(),
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
-    }
 
 
 @torch.no_grad()

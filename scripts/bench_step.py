@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from pathlib import Path
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for activations: must be set before torch is loaded
 
 import torch
+from hardware import hardware
 from torch import Tensor
 from tqdm import tqdm
 from transformers import BertConfig, BertModel
@@ -215,6 +215,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     args = parser.parse_args()
     machine = Machine(args.device, args.threads, args.layers, args.width)
+    before = hardware(args.device)
     torch.set_num_threads(args.threads)
     pairs = args.pairs[0]
     variants = {
@@ -232,8 +233,7 @@ def main() -> None:
     peaks = {name: matmul_gigaflops(dtype, args.device) for name, dtype in PRECISIONS.items()}
     report = {
         "threads": args.threads,
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else f"cpu ({platform.processor()})",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": before,
         "layers": args.layers,
         "width": args.width,
         "pairs": pairs,
@@ -249,7 +249,7 @@ def main() -> None:
         },
     }
     if args.large_batch:
-        large = in_new_process(machine, Variant(args.large_batch, chunk_pairs=args.chunk), 0, 1, 0)
+        large = in_new_process(machine, Variant(args.large_batch, chunk_pairs=args.chunk), 1, 1, 0)
         rate = args.large_batch / large["seconds"][0]
         report["large_batch"] = {
             "pairs": args.large_batch,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from fairseq.criterions import FairseqCriterion
 from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterating
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -132,6 +133,19 @@ class VideoClipFinetuningTask(VideoClipTask):
             cfg.update({key: value for key, value in vars(self.model_config).items() if key != "_name"})
         bert.save_reference(self.model_config.bert, Path(self.cfg.save_dir) / "bert")
         return model
+
+    def build_criterion(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> FairseqCriterion:
+        """The loss.
+
+        Raises:
+            ValueError: if it wants negatives of other processes, which need batches of one size.
+        """
+        if getattr(cfg, "gather", False):
+            raise ValueError(
+                "criterion.gather is true; fine-tuning's batches differ in size by a clip from process to process, so "
+                "that they cannot be joined: set criterion.gather=false"
+            )
+        return super().build_criterion(cfg, from_checkpoint)
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Make the dataset of `train`, the only one."""

@@ -231,6 +231,11 @@ def test_features_made_with_other_settings_than_the_checkpoints(
     assert saved["task_state"]["features"] == asdict(trained_on)
 
 
+def test_negatives_of_other_processes(finetune: Callable[..., dict]) -> None:
+    with pytest.raises(ValueError, match=r"criterion\.gather is true; .*set criterion\.gather=false"):
+        finetune("youcook2", "+criterion.gather=true")
+
+
 def test_several_labelled_videos_a_batch(finetune: Callable[..., dict]) -> None:
     with pytest.raises(ValueError, match=r"dataset\.batch_size is 2; coin takes 1 video a batch: .*update_freq"):
         finetune("coin", "dataset.batch_size=2")
