@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,19 +94,41 @@ def test_a_random_copy_has_the_sizes_alone(tiny_bert: Path, tmp_path: Path) -> N
     assert not torch.equal(ours, source)
 
 
+@pytest.fixture
+def train_and_evaluate(
+    pretrain: Callable[..., None], fairseq_train: Callable[..., None], tiny_corpus: Path, tmp_path: Path
+) -> Callable[[Path], None]:
+    """Two updates from a text encoder's folder on the demo's captions, then a zero-shot evaluation without the folder."""
+
+    def run(bert: Path) -> None:
+        data = in_vocabulary_of(bert, tiny_corpus, tmp_path / "data")
+        pretrain(tmp_path / "run", f"task.data={data}", f"model.bert={bert}", "optimization.max_update=2")
+        os.rename(bert, tmp_path / "gone")  # the copy beside the checkpoint is enough
+        checkpoint = f"checkpoint.restore_file={tmp_path / 'run' / 'checkpoint_last.pt'}"
+        fairseq_train("zeroshot_youcook2", f"task.data={data}", f"task.results_path={tmp_path / 'out'}", checkpoint)
+        results = read_results(tmp_path / "out" / "youcook2.json")
+        assert results["counts"]["queries"] == 12 and 0 <= results["metrics"]["R@1"] <= 1
+
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_pretraining_and_zero_shot_evaluation(
-    pretrain: Callable[..., None], fairseq_train: Callable[..., None], tiny_corpus: Path, tmp_path: Path, family: str
+def test_every_family_trains(
+    train_and_evaluate: Callable[[Path], None], tiny_corpus: Path, tmp_path: Path, family: str
 ) -> None:
     raw = json.loads((tiny_corpus / "howto100m" / "raw_caption.json").read_text())
-    bert = write_text_encoder(
-        family, tmp_path / "bert", sorted({text for video in raw.values() for text in video["text"]})
-    )
-    data = in_vocabulary_of(bert, tiny_corpus, tmp_path / "data")
-    pretrain(tmp_path / "run", f"task.data={data}", f"model.bert={bert}", "optimization.max_update=2")
-    os.rename(bert, tmp_path / "gone")  # the copy beside the checkpoint is enough
-    checkpoint = f"checkpoint.restore_file={tmp_path / 'run' / 'checkpoint_last.pt'}"
-    fairseq_train("zeroshot_youcook2", f"task.data={data}", f"task.results_path={tmp_path / 'out'}", checkpoint)
-    results = read_results(tmp_path / "out" / "youcook2.json")
-    assert results["counts"]["queries"] == 12 and 0 <= results["metrics"]["R@1"] <= 1
+    words = sorted({text for video in raw.values() for text in video["text"]})
+    train_and_evaluate(write_text_encoder(family, tmp_path / "bert", words))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wordpiece", "sentencepiece"])
+def test_a_vocabulary_of_the_script_trains(
+    train_and_evaluate: Callable[[Path], None], tiny_corpus: Path, tmp_path: Path, kind: str
+) -> None:
+    script = Path(__file__).resolve().parents[2] / "scripts" / "train_tokenizer.py"
+    captions = tiny_corpus / "howto100m" / "raw_caption.json"
+    options = ["--kind", kind, "--pieces", "400", "--size", "2", "32", "4", "--out", tmp_path / "bert"]
+    subprocess.run([sys.executable, script, captions, *options], check=True)
+    train_and_evaluate(tmp_path / "bert")
