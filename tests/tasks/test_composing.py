@@ -58,6 +58,11 @@ CASES = {
     "bf16": ["common.bf16=true"],
     "memory-efficient bf16": ["common.bf16=true", "common.memory_efficient_bf16=true"],
     "memory-efficient fp16": ["common.fp16=true", "common.memory_efficient_fp16=true"],
+    "amp": ["common.amp=true"],
+    "chunks, EMA and update_freq": [
+        "model.chunk_pairs=3", "optimization.update_freq=[2]", "ema.store_ema=true", "ema.ema_decay=0.9",
+    ],
+    "chunks in memory-efficient bf16": ["model.chunk_pairs=3", "common.bf16=true", "common.memory_efficient_bf16=true"],
     "own model under our criterion": [*OWN, "model._name=bag_of_words"],
     "own model, with clusters": [*OWN, "model._name=bag_of_words", "task.retrieval.enabled=true"],
     "our model under an own criterion": [*OWN, "criterion._name=sigmoid_contrastive"],
@@ -122,18 +127,24 @@ def test_fairseq_loads_a_checkpoint_by_itself(tiny_checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_old_command_line_trains(
-    tiny_data: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_old_command_line_trains_and_resumes(
+    tiny_data: Path,
+    tiny_bert: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     options = f"""
         fairseq-train {tiny_data} --user-dir {REPOSITORY / "mmpt_plugin"} --cpu --save-dir {tmp_path} --num-workers 0
         --task videoclip_pretraining --videos-per-batch 4 --clips-per-video 2 --num-neighbors 8 --batch-size 1
         --arch videoclip --bert {tiny_bert} --video-layers 2 --criterion video_text_contrastive
-        --optimizer adam --lr 0.001 --max-update 2
+        --optimizer adam --lr 0.001 --max-update
     """
-    monkeypatch.setattr(sys, "argv", options.split())
-    train.cli_main()
-    assert read_checkpoint(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == 2
+    for updates in (2, 4):
+        monkeypatch.setattr(sys, "argv", [*options.split(), str(updates)])
+        train.cli_main()
+        assert read_checkpoint(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == updates
+    assert caplog.text.count("Loaded checkpoint") == 1
     model, _ = load_videoclip(tmp_path / "checkpoint_last.pt")
     assert len(model.video_encoder.transformer.encoder.layer) == 2
 
