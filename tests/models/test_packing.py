@@ -84,6 +84,24 @@ def test_text_equals_the_padded_computation(implementation: str) -> None:
     assert packed.config._attn_implementation == ATTENTION_NAME
 
 
+def test_text_equals_the_padded_computation_under_autocast() -> None:
+    """As near to it as the padded computation is to its own in float32."""
+    packed, padded = with_a_padded_copy(text_transformer(CONFIG), "sdpa")
+    ids, mask = torch.randint(50, (5, 14)), torch.arange(14) < LENGTHS + 2
+    weights = torch.randn(5, 14, 32) * mask[..., None]
+    with torch.no_grad():
+        exact = padded(input_ids=ids, attention_mask=mask.long()).last_hidden_state[mask]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours, _ = TextEncoder(packed, max_pieces=12)(ids, mask)
+        theirs = padded(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    rounding = (theirs[mask] - exact).norm()
+    assert rounding > 0 and (ours[mask] - theirs[mask]).norm() < rounding
+    (ours * weights).sum().backward()
+    (theirs * weights).sum().backward()
+    for (name, our), their in zip(packed.named_parameters(), padded.parameters(), strict=True):
+        assert (our.grad - their.grad).norm() <= 0.05 * their.grad.norm() + 1e-2, name
+
+
 def padded_video(
     encoder: VideoEncoder, transformer: PreTrainedModel, features: Tensor, mask: Tensor, attend_to_cls: bool
 ) -> list[Tensor]:
