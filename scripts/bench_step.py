@@ -172,7 +172,7 @@ def resident_mebibytes(key: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def measure(machine: Machine, variant: Variant, warm_up: int, steps: int, first_batch: int) -> dict:
+def measure(machine: Machine, variant: Variant, warm_up: int, steps: int) -> dict:
     """Seconds of each step after the warm-up, and the peak of memory above weights, gradients and moments in mebibytes.
 
     A process calls this once. The warm-up starts with a step on two pairs, after which gradients and moments exist.
@@ -189,7 +189,7 @@ def measure(machine: Machine, variant: Variant, warm_up: int, steps: int, first_
     else:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = torch.cuda.memory_allocated() / 2**20 if cuda else resident_mebibytes("VmRSS")
-    batches = [draw_batch(variant.pairs, machine.device, first_batch + i) for i in range(warm_up + steps)]
+    batches = [draw_batch(variant.pairs, machine.device, seed) for seed in range(warm_up + steps)]
     times = [seconds(step, batch) for batch in batches]
     peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_mebibytes("VmHWM")
     return {"seconds": times[warm_up:], "peak_above_weights_MiB": round(peak - before)}
@@ -227,7 +227,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in tqdm(range(args.rounds), unit="round", disable=None):
         for name, variant in variants.items():
-            times[name] += in_new_process(machine, variant, args.warm_up, args.steps, 0)["seconds"]
+            times[name] += in_new_process(machine, variant, args.warm_up, args.steps)["seconds"]
     rates = {name: variants[name].pairs / statistics.median(values) for name, values in times.items()}
     flops = useful_flops(machine.config, draw_batch(pairs, "cpu")) / pairs
     peaks = {name: matmul_gigaflops(dtype, args.device) for name, dtype in PRECISIONS.items()}
@@ -249,7 +249,7 @@ def main() -> None:
         },
     }
     if args.large_batch:
-        large = in_new_process(machine, Variant(args.large_batch, chunk_pairs=args.chunk), 1, 1, 0)
+        large = in_new_process(machine, Variant(args.large_batch, chunk_pairs=args.chunk), 1, 1)
         rate = args.large_batch / large["seconds"][0]
         report["large_batch"] = {
             "pairs": args.large_batch,

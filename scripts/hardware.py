@@ -6,6 +6,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PACKAGES = ("av", "faiss-cpu", "faiss-gpu", "numpy", "torch", "transformers")
 
 
@@ -18,6 +20,7 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
     report = {
         "cpu": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         "load_average": os.getloadavg()[0],
         "system": platform.platform(),
@@ -25,7 +28,5 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
         | {name: installed[name] for name in PACKAGES if name in installed},
     }
     if device.startswith("cuda"):
-        import torch
-
         report["gpu"] = torch.cuda.get_device_name(device)
     return report
