@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mmpt_plugin.data.pairs import SpecialTokens, build_text, build_video
-from mmpt_plugin.evaluation.encoding import batches_by_length, tokenize
+from mmpt_plugin.evaluation.encoding import batches_by_length, join_texts, tokenize
 from mmpt_plugin.evaluation.windows import sliding_windows
 from mmpt_plugin.models import bert as bert_files
+from mmpt_plugin.models.packing import length_mask
 from mmpt_plugin.models.videoclip import VideoClipModel, load_videoclip
 
 
@@ -61,12 +61,11 @@ class VideoClip:
         """
         pieces = tokenize(self.tokenizer, texts, self.model.text_encoder.max_pieces)
         lengths = np.array([len(piece) for piece in pieces], np.int64)
-        special = SpecialTokens(self.tokenizer.cls_token_id, self.tokenizer.sep_token_id, self.tokenizer.pad_token_id)
         embeddings = self._empty(len(pieces))
         for batch in batches_by_length(lengths, batch_size):
-            inputs = build_text(np.concatenate([pieces[i] for i in batch]), lengths[batch], special)
+            text_ids = join_texts([pieces[index] for index in batch], self.tokenizer)["text_ids"]
             embeddings[batch] = self.model.encode_text(
-                inputs["text_ids"].to(self._device), inputs["text_mask"].to(self._device)
+                text_ids.to(self._device), length_mask(lengths[batch] + 2)
             ).float()
         return embeddings
 
@@ -96,14 +95,9 @@ class VideoClip:
         lengths = np.array([end - start for _, start, end in windows], np.int64)
         embeddings, count = self._empty(len(videos)), torch.zeros(len(videos), 1, device=self._device)
         for batch in batches_by_length(lengths, batch_size):
-            padded = np.zeros((len(batch), longest, size), np.float32)
-            for target, index in zip(padded, batch):
-                position, start, end = windows[index]
-                target[: end - start] = videos[position][start:end]
-            inputs = build_video(padded, lengths[batch])
-            encoded = self.model.encode_video(
-                inputs["video_features"].to(self._device), inputs["video_mask"].to(self._device)
-            ).float()
+            rows = [videos[position][start:end] for position, start, end in (windows[index] for index in batch)]
+            seconds = torch.from_numpy(np.concatenate(rows).astype(np.float32)).to(self._device)
+            encoded = self.model.encode_video(seconds, length_mask(lengths[batch])).float()
             owner = torch.tensor([windows[index][0] for index in batch], device=self._device)
             embeddings.index_add_(0, owner, encoded)
             count.index_add_(0, owner, torch.ones(len(batch), 1, device=self._device))

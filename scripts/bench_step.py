@@ -29,10 +29,11 @@ from tqdm import tqdm
 from transformers import BertConfig, BertModel
 
 from mmpt_plugin.criterions.contrastive import symmetric_info_nce
+from mmpt_plugin.data.pairs import Inputs
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
+from mmpt_plugin.models.packing import length_mask
 from mmpt_plugin.models.videoclip import VideoClipModel
 
-Inputs = dict[str, Tensor]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -82,23 +83,33 @@ def build_model(config: BertConfig, device: str) -> VideoClipModel:
 
 
 def draw_batch(pairs: int, device: str, seed: int = 0) -> Inputs:
-    """Pairs of uniform lengths, padded as in data/pairs.py; whatever the seed, as many tokens."""
+    """Pairs of uniform lengths as in data/pairs.py; whatever the seed, as many tokens."""
     generator = torch.Generator().manual_seed(seed)
     seconds, pieces = (  # evenly spaced in the range, in random order
-        first + ((torch.randperm(pairs, generator=generator) + 0.5) / pairs * (last + 1 - first)).long()[:, None]
+        first + ((torch.randperm(pairs, generator=generator) + 0.5) / pairs * (last + 1 - first)).long()
         for first, last in ((3, 32), (8, 61))
     )
     tokens = pieces + 2
-    batch = {
-        "video_features": torch.randn(pairs, 32, 512, generator=generator).half(),
-        "video_mask": torch.arange(32) < seconds,
-        "text_ids": torch.randint(5, 1000, (pairs, 63), generator=generator),
-        "text_mask": torch.arange(63) < tokens,
+    return {
+        "video_features": torch.randn(int(seconds.sum()), 512, generator=generator).half().to(device),
+        "video_lengths": seconds.numpy(),
+        "text_ids": torch.randint(5, 1000, (int(tokens.sum()),), generator=generator).to(device),
+        "text_lengths": tokens.numpy(),
     }
-    return {name: value.to(device) for name, value in batch.items()}
 
 
-def padded_forward(model: VideoClipModel, batch: Inputs) -> dict[str, Tensor]:
+def pad_batch(batch: Inputs) -> dict[str, Tensor]:
+    """The same pairs as the original pads them: to 32 seconds and 63 tokens."""
+    masks = {"video": length_mask(batch["video_lengths"], 32), "text": length_mask(batch["text_lengths"], 63)}
+    padded = {"video_mask": masks["video"], "text_mask": masks["text"]}
+    for name, mask in (("video_features", masks["video"]), ("text_ids", masks["text"])):
+        values = batch[name].cpu()
+        padded[name] = values.new_zeros(*mask.shape, *values.shape[1:])
+        padded[name][mask] = values
+    return {name: value.to(batch["text_ids"].device) for name, value in padded.items()}
+
+
+def padded_forward(model: VideoClipModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same towers on every position of 34 and 63, real or not, by Hugging Face's own attention."""
     video, text = model.video_encoder, model.text_encoder
     B = len(batch["video_mask"])
@@ -148,9 +159,9 @@ def seconds(step: Callable[..., object], *args: object) -> float:
 def useful_flops(config: BertConfig, batch: Inputs) -> float:
     """Multiply-adds (x 2) of a step's matrix products on real tokens, without attention scores; backward is twice forward."""
     layer = 2 * (4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size)
-    video, text = int(batch["video_mask"].sum()), int(batch["text_mask"].sum())
+    video, text = len(batch["video_features"]), len(batch["text_ids"])
     projection = 2 * video * (512 * config.hidden_size + config.hidden_size**2)
-    video_tokens = video + 2 * len(batch["video_mask"])
+    video_tokens = video + 2 * len(batch["video_lengths"])
     return 3 * (layer * (config.num_hidden_layers // 2 * video_tokens + config.num_hidden_layers * text) + projection)
 
 
@@ -182,14 +193,15 @@ def measure(machine: Machine, variant: Variant, warm_up: int, steps: int) -> dic
     model = build_model(machine.config, machine.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, betas=(0.9, 0.98), weight_decay=0, fused=True)
     step = make_step(model, optimizer, variant)
-    step(draw_batch(2, machine.device))
+    prepare = pad_batch if variant.padded else dict
+    step(prepare(draw_batch(2, machine.device)))
     cuda = machine.device == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     else:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = torch.cuda.memory_allocated() / 2**20 if cuda else resident_mebibytes("VmRSS")
-    batches = [draw_batch(variant.pairs, machine.device, seed) for seed in range(warm_up + steps)]
+    batches = [prepare(draw_batch(variant.pairs, machine.device, seed)) for seed in range(warm_up + steps)]
     times = [seconds(step, batch) for batch in batches]
     peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_mebibytes("VmHWM")
     return {"seconds": times[warm_up:], "peak_above_weights_MiB": round(peak - before)}

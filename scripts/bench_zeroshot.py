@@ -156,7 +156,6 @@ def main() -> None:
             benchmark.features,
             BertTokenizer(str(folder / "bert" / "vocab.txt")),
             max_pieces=config.max_text_pieces,
-            pad_to=None,
             batch_size=args.batch_size,
         )
         encode_batch(model, dataset[len(dataset) - 1], plan, False)

@@ -10,14 +10,17 @@ from torch import Tensor
 
 
 class FrameCriterion(FairseqCriterion):
-    """On batches of one video's windows with a `target`, of any model that returns `frame_logits` (W, T, classes)."""
+    """On batches of one video's windows with a `target`, of any model that returns `frame_logits` (S, classes).
 
-    def frame_loss(self, frame_logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """A mean over the real seconds, which the mask (W, T) marks by True."""
+    S are the seconds of all windows; those that two windows share count in both.
+    """
+
+    def frame_loss(self, frame_logits: Tensor, target: Tensor) -> Tensor:
+        """A mean over the seconds."""
         raise NotImplementedError
 
-    def counts(self, frame_logits: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Further sums over the real seconds to log."""
+    def counts(self, frame_logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Further sums over the seconds to log."""
         return {}
 
     def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict]:
@@ -26,12 +29,12 @@ class FrameCriterion(FairseqCriterion):
         Returns:
             The loss; a sample size of 1, for the loss is a mean already and videos weigh the same; values to log.
         """
-        mask, target = sample["net_input"]["video_mask"], sample["target"]
+        target = sample["target"]
         logits = model(**sample["net_input"])["frame_logits"].float()
-        loss = self.frame_loss(logits, target, mask)
+        loss = self.frame_loss(logits, target)
         logging_output = {
             "loss": loss.detach(),
-            **self.counts(logits, target, mask),
+            **self.counts(logits, target),
             "nsentences": sample["nsentences"],
             "ntokens": sample["ntokens"],
             "sample_size": 1,

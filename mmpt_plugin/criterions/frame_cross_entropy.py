@@ -12,31 +12,17 @@ from torch import Tensor
 from mmpt_plugin.criterions.frame_criterion import FrameCriterion
 
 
-def frame_cross_entropy(frame_logits: Tensor, classes: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy of the real seconds; seconds that two windows share count in both.
-
-    Args:
-        frame_logits: (W, T, classes), one row a window.
-        classes: (W, T) int64.
-        mask: (W, T) bool, True = real; at least one is.
-
-    Returns:
-        Scalar, a mean over the real seconds.
-    """
-    return F.cross_entropy(frame_logits[mask], classes[mask])
-
-
 @register_criterion("frame_cross_entropy", dataclass=FairseqDataclass)
 class FrameCrossEntropyCriterion(FrameCriterion):
-    """On batches with `target` (W, T) classes."""
+    """On batches with `target` (S,) classes."""
 
-    def frame_loss(self, frame_logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """As the function."""
-        return frame_cross_entropy(frame_logits, target, mask)
+    def frame_loss(self, frame_logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of the seconds' classes."""
+        return F.cross_entropy(frame_logits, target)
 
-    def counts(self, frame_logits: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def counts(self, frame_logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Seconds whose class is the most likely one."""
-        return {"frames_right": (frame_logits[mask].argmax(1) == target[mask]).sum()}
+        return {"frames_right": (frame_logits.argmax(1) == target).sum()}
 
     @staticmethod
     def reduce_metrics(logging_outputs: Sequence[dict[str, Any]]) -> None:

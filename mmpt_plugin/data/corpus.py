@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mmpt_plugin.data.captions import vocabulary_sha256
 from mmpt_plugin.data.mmpt_shards import META_SUFFIX, read_mmpt_shards
-from mmpt_plugin.data.shards import Shard, read_shard, slices
+from mmpt_plugin.data.shards import Shard, read_ahead, read_shard, slices
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Captions(NamedTuple):
 class Clips(NamedTuple):
     """Features and word pieces of clips, both cut to what the model takes."""
 
-    features: np.ndarray  # (clips, max_seconds, feature_size) in the stored dtype, zero padded
+    features: np.ndarray  # (sum of video_lengths, feature_size) in the stored dtype, clip after clip
     video_lengths: np.ndarray  # (clips,) int64, seconds; 0 for an empty span
     tokens: np.ndarray  # (word pieces of all clips,) int32, end to end
     text_lengths: np.ndarray  # (clips,) int64, word pieces
@@ -195,7 +195,6 @@ class VideoTextCorpus:
         self._features = [shard.features.data for shard in shards]
         self._times = [shard.caption_times.data for shard in shards]
         self._tokens = [shard.caption_tokens for shard in shards]
-        self._feature_dtype = np.result_type(*(shard.features.data.dtype for shard in used))
 
     @classmethod
     def open(
@@ -276,11 +275,11 @@ class VideoTextCorpus:
         self._check_spans(videos, spans)
         start, end, first_caption, last_caption = spans.T
         video_lengths = np.minimum(end - start, max_seconds)
-        first_second = self._first_second[videos] + start
-        features = np.zeros((len(videos), max_seconds, self.feature_size), self._feature_dtype)
-        rows = slices(self._features, self._shard[videos], first_second, first_second + video_lengths)
-        for clip, length, clip_rows in zip(features, video_lengths.tolist(), rows):
-            clip[:length] = clip_rows  # one contiguous copy a clip: faster than any indexing of all rows at once
+        shard, first_second = self._shard[videos], self._first_second[videos] + start
+        last_second = first_second + video_lengths
+        read_ahead(self._features, shard, first_second, last_second)
+        rows = slices(self._features, shard, first_second, last_second)
+        features = np.concatenate(rows)  # one contiguous copy a clip: faster than any indexing of all rows at once
         return Clips(features, video_lengths, *self.texts(videos, first_caption, last_caption, max_tokens=max_tokens))
 
     def texts(

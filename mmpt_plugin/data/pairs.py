@@ -1,20 +1,22 @@
 """The batch: THE place where its shapes are documented.
 
-B pairs (videos_per_batch x clips_per_video in pre-training, or the items of an evaluation batch), F the feature size:
+B pairs (videos_per_batch x clips_per_video in pre-training, or the items of an evaluation batch), F the feature size.
+Nothing is padded: values stand end to end, pair after pair, and lengths tell them apart. Lengths are numpy arrays, which
+fairseq leaves on the host when it moves a batch's tensors to a GPU: so nothing waits there to learn a shape.
 
     {"id": (B,) int64, position of the pair's group in the epoch
      "nsentences": B,
      "ntokens": int, real seconds and word pieces, special tokens not counted
      "video_id": list[str] of B,
-     "net_input": {"video_features": (B, T, F), one row a second, zero-padded; float16 as stored, cast by the model
-                   "video_mask": (B, T) bool, True = real
-                   "text_ids": (B, L) int64, [CLS] pieces [SEP] [PAD]*
-                   "text_mask": (B, L) bool, True = real}}
+     "net_input": {"video_features": (sum of video_lengths, F), one row a second, as stored (float16); cast by the model
+                   "video_lengths": (B,) int64 array, seconds of each clip, at most max_video_seconds
+                   "text_ids": (sum of text_lengths,) int64, [CLS] pieces [SEP] of each text
+                   "text_lengths": (B,) int64 array, tokens of each text, at most max_text_pieces + 2}}
 
-T and L are the longest of the batch, at most max_video_seconds and max_text_pieces + 2.
+`values.split(lengths.tolist())` gives the pairs' own, and torch's `pad_sequence` of these a padded form.
 
-Where a clip has a bag of K texts (`task.clip_sampling=bag`), text_ids and text_mask have B * K rows, and rows i * K to
-(i + 1) * K belong to clip i; all else is per clip. So K is told by the rows, of inputs and of embeddings alike.
+Where a clip has a bag of K texts (`task.clip_sampling=bag`), text_lengths has B * K entries, and texts i * K to
+(i + 1) * K belong to clip i; all else is per clip. So K is told by the numbers of texts and clips, and of their embeddings.
 """
 
 from __future__ import annotations
@@ -26,77 +28,60 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 Batch = dict[str, Any]
+Inputs = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids of the tokens around and after a text."""
+    """Ids of the tokens around a text."""
 
     cls: int
     sep: int
-    pad: int
 
 
-def length_mask(lengths: Tensor, longest: int) -> Tensor:
-    """(B,) lengths -> (B, longest) bool, True where a row is real."""
-    return torch.arange(longest) < lengths[:, None]
-
-
-def build_text(pieces: NDArray[np.integer], lengths: NDArray[np.integer], special: SpecialTokens) -> dict[str, Tensor]:
-    """`text_ids` and `text_mask` of texts given one after the other.
+def build_text(pieces: NDArray[np.integer], lengths: NDArray[np.integer], special: SpecialTokens) -> Inputs:
+    """`text_ids` and `text_lengths` of texts given one after the other.
 
     Args:
         pieces: (sum of lengths,) word pieces, without special tokens.
-        lengths: (B,) word pieces of each text; 0 gives [CLS] [SEP].
+        lengths: (texts,) word pieces of each text; 0 gives [CLS] [SEP].
     """
-    counts = torch.from_numpy(np.ascontiguousarray(lengths, dtype=np.int64))
-    longest = int(counts.max()) + 2
-    text_mask = length_mask(counts + 2, longest)
-    text_ids = torch.full((len(counts), longest), special.pad, dtype=torch.int64)
-    is_piece = length_mask(counts + 1, longest)
-    is_piece[:, 0] = False
-    text_ids[is_piece] = torch.from_numpy(np.ascontiguousarray(pieces, dtype=np.int64))
-    text_ids[:, 0] = special.cls
-    text_ids[torch.arange(len(counts)), counts + 1] = special.sep
-    return {"text_ids": text_ids, "text_mask": text_mask}
+    counts = np.asarray(lengths, np.int64) + 2
+    ends = np.cumsum(counts)
+    text_ids = np.empty(ends[-1], np.int64)
+    is_piece = np.ones(len(text_ids), bool)
+    for places, token in ((ends - counts, special.cls), (ends - 1, special.sep)):
+        text_ids[places] = token
+        is_piece[places] = False
+    text_ids[is_piece] = pieces
+    return {"text_ids": torch.from_numpy(text_ids), "text_lengths": counts}
 
 
-def build_video(features: NDArray[np.floating], lengths: NDArray[np.integer]) -> dict[str, Tensor]:
-    """`video_features` and `video_mask`.
+def build_video(features: NDArray[np.floating], lengths: NDArray[np.integer]) -> Inputs:
+    """`video_features` and `video_lengths`.
 
     Args:
-        features: (B, longest allowed, F), zero where padded.
-        lengths: (B,) real seconds of each clip; may be 0.
+        features: (sum of lengths, F), the clips one after the other.
+        lengths: (B,) seconds of each clip; may be 0.
     """
-    counts = torch.from_numpy(np.ascontiguousarray(lengths, dtype=np.int64))
-    longest = max(int(counts.max()), 1)
-    return {
-        "video_features": torch.from_numpy(features)[:, :longest].contiguous(),
-        "video_mask": length_mask(counts, longest),
-    }
+    return {"video_features": torch.from_numpy(features), "video_lengths": np.asarray(lengths, np.int64)}
 
 
-def build_pairs(
-    index: int,
-    video_ids: Sequence[str],
-    video: dict[str, Tensor],
-    text: dict[str, Tensor],
-) -> Batch:
+def build_pairs(index: int, video_ids: Sequence[str], video: Inputs, text: Inputs) -> Batch:
     """A batch of pairs (or of clips with bags of texts) from its two sides; `index` is the group's position in the epoch."""
     pairs = len(video_ids)
     return {
         "id": torch.full((pairs,), index),
         "nsentences": pairs,
-        "ntokens": int(video["video_mask"].sum()) + int(text["text_mask"].sum()) - 2 * len(text["text_mask"]),
+        "ntokens": len(video["video_features"]) + len(text["text_ids"]) - 2 * len(text["text_lengths"]),
         "video_id": list(video_ids),
         "net_input": {**video, **text},
     }
 
 
-def collate_groups(groups: Sequence[Batch], pad: int) -> Batch:
+def collate_groups(groups: Sequence[Batch]) -> Batch:
     """Join the batches of several groups into one."""
     if len(groups) == 1:
         return groups[0]
@@ -107,18 +92,7 @@ def collate_groups(groups: Sequence[Batch], pad: int) -> Batch:
         "ntokens": sum(group["ntokens"] for group in groups),
         "video_id": [video_id for group in groups for video_id in group["video_id"]],
         "net_input": {
-            "video_features": _join([x["video_features"] for x in inputs], 0),
-            "video_mask": _join([x["video_mask"] for x in inputs], False),
-            "text_ids": _join([x["text_ids"] for x in inputs], pad),
-            "text_mask": _join([x["text_mask"] for x in inputs], False),
+            name: (torch.cat if torch.is_tensor(value) else np.concatenate)([own[name] for own in inputs])
+            for name, value in inputs[0].items()
         },
     }
-
-
-def _join(tensors: Sequence[Tensor], padding: float) -> Tensor:
-    """Concatenate along the pairs, padding the second dimension to the longest."""
-    longest = max(tensor.shape[1] for tensor in tensors)
-    joined = tensors[0].new_full((sum(len(tensor) for tensor in tensors), longest, *tensors[0].shape[2:]), padding)
-    for tensor, part in zip(tensors, joined.split([len(tensor) for tensor in tensors])):
-        part[:, : tensor.shape[1]] = tensor
-    return joined

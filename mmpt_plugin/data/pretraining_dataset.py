@@ -139,4 +139,4 @@ class PretrainingDataset(FairseqDataset):
 
     def collater(self, samples: list[Batch]) -> Batch:
         """Join groups; fairseq passes an empty list where a process has no batch."""
-        return collate_groups(samples, self.special.pad) if samples else {}
+        return collate_groups(samples) if samples else {}

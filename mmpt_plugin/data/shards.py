@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import mmap
 import shutil
 import uuid
 from abc import ABC, abstractmethod
@@ -50,12 +52,10 @@ DTYPES = {
 
 
 @lru_cache(maxsize=OPEN_MAPS)
-def _map(path: str, dtype: np.dtype, shape: tuple[int, ...], offset: int, modified: int) -> np.ndarray:
+def _map(path: str, modified: int) -> mmap.mmap:
     """Maps a file read-only. `modified` is only part of the key: a file written anew is not taken for the old one."""
-    if 0 in shape:
-        return np.empty(shape, dtype)  # nothing to map
-    # a plain array over the map: slicing a np.memmap costs several times as much
-    return np.asarray(np.memmap(path, dtype, "r", offset, shape))
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,43 @@ class MappedArray:
     @property
     def array(self) -> np.ndarray:
         """The data, mapped read-only."""
-        return _map(self.path, self.dtype, self.shape, self.offset, self.modified)
+        # a plain array over the map: slicing a np.memmap costs several times as much
+        return np.ndarray(self.shape, self.dtype, _map(self.path, self.modified), self.offset)
+
+    def read_ahead(self, first: int, last: int) -> None:
+        """Asks the system to load `array[first:last]`, which is not empty."""
+        row = self.dtype.itemsize * math.prod(self.shape[1:])
+        begin = (self.offset + first * row) // mmap.PAGESIZE * mmap.PAGESIZE
+        _map(self.path, self.modified).madvise(mmap.MADV_WILLNEED, begin, self.offset + last * row - begin)
+
+
+def union_of_ranges(firsts: np.ndarray, lasts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The fewest ranges that cover the same integers, in their order.
+
+    Args:
+        firsts: (ranges,) of any order.
+        lasts: (ranges,) end of each, exclusive; ranges may overlap or be empty.
+
+    Returns:
+        Firsts and lasts of the union.
+    """
+    order = np.argsort(firsts)
+    order = order[(firsts < lasts)[order]]
+    starts, reach = firsts[order], np.maximum.accumulate(lasts[order])
+    is_new = np.append(True, starts[1:] > reach[:-1])[: len(starts)]
+    return starts[is_new], reach[np.append(is_new[1:], True)[: len(starts)]]
+
+
+def read_ahead(arrays: Sequence[MappedArray], which: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> None:
+    """Asks the system to load `arrays[which[i]][firsts[i]:lasts[i]]` for all i, at once, before they are needed.
+
+    A page that is touched without having been asked for is waited for, one after the other, and the system then guesses
+    what to read around it: of ranges here and there it reads too much (docs/performance.md).
+    """
+    stride = lasts.max(initial=0) + 1  # one row of integers for all arrays
+    begins, ends = union_of_ranges(which * stride + firsts, which * stride + lasts)
+    for index, begin, end in zip((begins // stride).tolist(), (begins % stride).tolist(), (ends % stride).tolist()):
+        arrays[index].read_ahead(begin, end)
 
 
 def slices(arrays: Sequence[MappedArray], which: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> list[np.ndarray]:

@@ -38,7 +38,9 @@ def ideal_encodings(benchmark: Benchmark, features: FeatureFolder, world: World)
     """
     plan, config = benchmark.plan(), world.config
     scale = float(np.sqrt(1 + config.family_cue**2 + config.style**2 + config.noise**2))
-    windows = [scale * features.load(window.video_id, window.start, window.end) for window in plan.windows]
+    windows = [
+        scale * features.load(window.video_id, window.start, window.end).astype(np.float32) for window in plan.windows
+    ]
     text = world.text_latents(plan.texts)
     if not plan.per_frame:
         return Encodings(text, np.stack([rows.mean(axis=0) for rows in windows]))

@@ -1,7 +1,7 @@
 """Encoding what a benchmark asks for: batches of similar lengths for fairseq's data loader, and their embeddings.
 
-Texts and windows are cut into batches sorted by length, so that little is padded; each batch is one item of the data set,
-which fairseq spreads over processes. The order of batches does not matter: every result carries its places in the plan.
+Texts and windows are cut into batches sorted by length; each batch is one item of the data set, which fairseq spreads over
+processes. The order of batches does not matter: every result carries its places in the plan.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ import numpy as np
 import torch
 from fairseq.data import FairseqDataset
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from mmpt_plugin.data.pairs import Batch, SpecialTokens, build_text, build_video
-from mmpt_plugin.evaluation.benchmark import EncodingPlan, Encodings
+from mmpt_plugin.data.pairs import Batch, Inputs, build_text, build_video
+from mmpt_plugin.evaluation.benchmark import EncodingPlan, Encodings, Window
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
+from mmpt_plugin.evaluation.windows import WINDOW_SECONDS
+from mmpt_plugin.models.bert import special_tokens
+from mmpt_plugin.models.packing import length_mask
 from mmpt_plugin.models.videoclip import VideoClipModel
 
 
@@ -28,6 +32,17 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_piece
         return []
     encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
     return [np.array(pieces[:max_pieces], np.int64) for pieces in encoded["input_ids"]]
+
+
+def load_windows(features: FeatureFolder, windows: Sequence[Window]) -> Inputs:
+    """`video_features` and `video_lengths` of windows (data/pairs.py)."""
+    rows = [features.load(window.video_id, window.start, window.end) for window in windows]
+    return build_video(np.concatenate(rows), np.array([len(own) for own in rows]))
+
+
+def join_texts(pieces: Sequence[NDArray[np.int64]], tokenizer: PreTrainedTokenizerBase) -> Inputs:
+    """`text_ids` and `text_lengths` of texts (data/pairs.py), from what `tokenize` gives."""
+    return build_text(np.concatenate(pieces), np.array([len(own) for own in pieces]), special_tokens(tokenizer))
 
 
 def batches_by_length(lengths: NDArray[np.integer], batch_size: int) -> list[NDArray[np.int64]]:
@@ -46,7 +61,10 @@ class EncodedBatch:
 
 
 class EncodingDataset(FairseqDataset):
-    """The batches of one plan. An item is a whole batch: kind (`text` or `video`), places, and the model's input."""
+    """The batches of one plan.
+
+    An item is a whole batch: kind (`text` or `video`), places in the plan, and the model's input (data/pairs.py).
+    """
 
     def __init__(
         self,
@@ -55,7 +73,6 @@ class EncodingDataset(FairseqDataset):
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_pieces: int,
-        pad_to: int | None,
         batch_size: int,
     ) -> None:
         """
@@ -64,13 +81,11 @@ class EncodingDataset(FairseqDataset):
             features: where the windows' rows lie.
             tokenizer: the model's.
             max_pieces: texts are cut to this many word pieces.
-            pad_to: pad every window to that many rows (None: to the longest of its batch).
             batch_size: most texts or windows in a batch.
         """
         self.plan = plan
         self.features = features
-        self.pad_to = pad_to
-        self.special = SpecialTokens(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+        self.tokenizer = tokenizer
         self.pieces = tokenize(tokenizer, plan.texts, max_pieces)
         text_lengths = np.array([len(pieces) for pieces in self.pieces], np.int64)
         window_lengths = np.array([window.end - window.start for window in plan.windows], np.int64)
@@ -82,25 +97,12 @@ class EncodingDataset(FairseqDataset):
 
     def __getitem__(self, index: int) -> Batch:
         kind, places = self.batches[index]
-        inputs = self._texts(places) if kind == "text" else self._windows(places)
-        return {"kind": kind, "indices": torch.from_numpy(places), "nsentences": len(places), "net_input": inputs}
-
-    def _texts(self, places: NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        pieces = [self.pieces[place] for place in places]
-        return build_text(np.concatenate(pieces), np.array([len(piece) for piece in pieces]), self.special)
-
-    def _windows(self, places: NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        windows = [self.plan.windows[place] for place in places]
-        rows = [self.features.load(window.video_id, window.start, window.end) for window in windows]
-        lengths = np.array([len(row) for row in rows])
-        longest = self.pad_to or max(int(lengths.max()), 1)
-        padded = np.zeros((len(rows), longest, self.features.feature_size), np.float32)
-        for target, row in zip(padded, rows):
-            target[: len(row)] = row
-        if self.pad_to is None:
-            return build_video(padded, lengths)
-        mask = torch.arange(longest) < torch.from_numpy(lengths)[:, None]
-        return {"video_features": torch.from_numpy(padded), "video_mask": mask}
+        inputs = (
+            join_texts([self.pieces[place] for place in places], self.tokenizer)
+            if kind == "text"
+            else load_windows(self.features, [self.plan.windows[place] for place in places])
+        )
+        return {"kind": kind, "indices": places, "nsentences": len(places), "net_input": inputs}
 
     def collater(self, samples: list[Batch]) -> Batch:
         """The one batch of an item; fairseq passes an empty list where a process has none left."""
@@ -117,24 +119,31 @@ def encode_batch(model: VideoClipModel, batch: Batch, plan: EncodingPlan, padded
         plan: says whether frames are wanted and whether [CLS] is attended to.
         padded: give the states of padded rows too: (rows of the padded window, D) for every window.
     """
-    inputs = batch["net_input"]
-    indices = batch["indices"].cpu().numpy()
-    if batch["kind"] == "text":
-        states = list(model.encode_text(**inputs).float().cpu().numpy())
-    elif not plan.per_frame:
-        states = list(model.encode_video(**inputs, attend_to_cls=plan.attend_to_cls).float().cpu().numpy())
+    kind, inputs = batch["kind"], batch["net_input"]
+    if kind == "text":
+        embeddings = model.encode_text(inputs["text_ids"], length_mask(inputs["text_lengths"]))
+        return EncodedBatch(kind, batch["indices"], list(to_numpy(embeddings)))
+    features, lengths = inputs["video_features"], inputs["video_lengths"]
+    mask = length_mask(lengths)
+    if not plan.per_frame:
+        states = list(to_numpy(model.encode_video(features, mask, plan.attend_to_cls)))
     elif padded:
-        hidden, _ = model.video_encoder(**inputs, attend_to_cls=plan.attend_to_cls, compute_padding=True)
-        states = list(hidden[:, 1:-1].float().cpu().numpy())
+        rows = pad_sequence(features.split(lengths.tolist()), batch_first=True)
+        rows = torch.nn.functional.pad(rows, (0, 0, 0, WINDOW_SECONDS - rows.shape[1]))
+        mask = length_mask(lengths, WINDOW_SECONDS)
+        hidden, _ = model.video_encoder(rows, mask, plan.attend_to_cls, compute_padding=True)
+        states = list(to_numpy(hidden[:, 1:-1]))
     elif plan.classify_frames:
-        logits = model.classify_frames(**inputs).float().cpu().numpy()
-        states = [own[:length] for own, length in zip(logits, inputs["video_mask"].sum(1).tolist())]
+        states = np.split(to_numpy(model.classify_frames(features, lengths)), np.cumsum(lengths)[:-1])
     else:
-        hidden = model.encode_video(**inputs, attend_to_cls=plan.attend_to_cls, return_hidden_states=True)
-        frames = hidden.float().cpu().numpy()
-        lengths = inputs["video_mask"].sum(1).tolist()
-        states = [frame[1 : length + 1] for frame, length in zip(frames, lengths)]
-    return EncodedBatch(batch["kind"], indices, states)
+        hidden = model.encode_video(features, mask, plan.attend_to_cls, return_hidden_states=True)
+        states = [frames[1 : length + 1] for frames, length in zip(to_numpy(hidden), lengths)]
+    return EncodedBatch(kind, batch["indices"], states)
+
+
+def to_numpy(states: torch.Tensor) -> NDArray[np.float32]:
+    """On the host, in float32 whatever the model's precision."""
+    return states.float().cpu().numpy()
 
 
 def assemble(plan: EncodingPlan, encoded: Iterable[EncodedBatch], padded: bool) -> Encodings:

@@ -91,7 +91,7 @@ class FeatureFolder:
             end: second after the last; default: to the end of the video.
 
         Returns:
-            (rows, feature_size) float32; no rows if the stretch lies beyond the video's end.
+            (rows, feature_size) as stored; no rows if the stretch lies beyond the video's end.
 
         Raises:
             FileNotFoundError: if the video has no file.
@@ -100,7 +100,7 @@ class FeatureFolder:
         """
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"rows {start}..{end} of video {video_id}: 0 <= start <= end is needed")
-        rows = np.array(self._open(video_id)[start:end], np.float32)
+        rows = np.array(self._open(video_id)[start:end])
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             raise ValueError(

@@ -10,26 +10,10 @@ from fairseq.data import FairseqDataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from mmpt_plugin.data.pairs import Batch, SpecialTokens, build_pairs, build_text, build_video
-from mmpt_plugin.evaluation.benchmark import Window
-from mmpt_plugin.evaluation.encoding import tokenize
+from mmpt_plugin.data.pairs import Batch, build_pairs
+from mmpt_plugin.evaluation.encoding import join_texts, load_windows, tokenize
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.finetuning.training_sets import CaptionedClip, LabelledVideo
-
-
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> SpecialTokens:
-    """The ids that a text is wrapped in."""
-    return SpecialTokens(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
-
-
-def load_windows(features: FeatureFolder, windows: Sequence[Window]) -> dict[str, torch.Tensor]:
-    """`video_features` and `video_mask` of windows (data/pairs.py)."""
-    rows = [features.load(window.video_id, window.start, window.end) for window in windows]
-    lengths = np.array([len(row) for row in rows])
-    padded = np.zeros((len(rows), max(int(lengths.max()), 1), features.feature_size), np.float32)
-    for target, row in zip(padded, rows):
-        target[: len(row)] = row
-    return build_video(padded, lengths)
 
 
 class CaptionedClipDataset(FairseqDataset):
@@ -54,7 +38,7 @@ class CaptionedClipDataset(FairseqDataset):
         """
         self.clips = clips
         self.features = features
-        self.special = special_tokens(tokenizer)
+        self.tokenizer = tokenizer
         self.pieces = tokenize(tokenizer, [sentence for clip in clips for sentence in clip.sentences], max_pieces)
         self.offsets = np.cumsum([0, *(len(clip.sentences) for clip in clips)])  # where a clip's sentences begin
         self.seed = seed
@@ -78,8 +62,7 @@ class CaptionedClipDataset(FairseqDataset):
         if not samples:
             return {}
         windows = [self.clips[index].window for index, _ in samples]
-        lengths = np.array([len(pieces) for _, pieces in samples])
-        text = build_text(np.concatenate([pieces for _, pieces in samples]), lengths, self.special)
+        text = join_texts([pieces for _, pieces in samples], self.tokenizer)
         batch = build_pairs(0, [window.video_id for window in windows], load_windows(self.features, windows), text)
         batch["id"] = torch.tensor([index for index, _ in samples])
         return batch
@@ -88,8 +71,9 @@ class CaptionedClipDataset(FairseqDataset):
 class LabelledVideoDataset(FairseqDataset):
     """An item is a video, and a batch is one item, since each video has steps of its own.
 
-    Beside the keys of data/pairs.py, where a row is a window and a text a step, a batch has `target`: (W, T) int64
-    classes, or (W, T, steps) uint8; zero where padded. `net_input.frames` asks the model for logits of the seconds.
+    Beside the keys of data/pairs.py, where a clip is a window and a text a step, a batch has `target`, a row for each of
+    the S seconds of all windows: (S,) int64 classes, or (S, steps) uint8. `net_input.frames` asks the model for logits of
+    the seconds.
     """
 
     def __init__(
@@ -109,7 +93,7 @@ class LabelledVideoDataset(FairseqDataset):
         """
         self.videos = videos
         self.features = features
-        self.special = special_tokens(tokenizer)
+        self.tokenizer = tokenizer
         steps = list(dict.fromkeys(step for video in videos for step in video.steps))
         self.pieces = dict(zip(steps, tokenize(tokenizer, steps, max_pieces)))
 
@@ -119,16 +103,13 @@ class LabelledVideoDataset(FairseqDataset):
     def __getitem__(self, index: int) -> Batch:
         video = self.videos[index]
         inputs = load_windows(self.features, video.windows)
-        target = np.zeros((*inputs["video_mask"].shape, *video.labels.shape[1:]), video.labels.dtype)
-        for row, window in zip(target, video.windows):
-            row[: window.end - window.start] = video.labels[window.start : window.end]
+        target = np.concatenate([video.labels[window.start : window.end] for window in video.windows])
         if video.steps:
-            pieces = [self.pieces[step] for step in video.steps]
-            inputs |= build_text(np.concatenate(pieces), np.array([len(piece) for piece in pieces]), self.special)
+            inputs |= join_texts([self.pieces[step] for step in video.steps], self.tokenizer)
         return {
             "id": torch.tensor([index]),
             "nsentences": 1,
-            "ntokens": int(inputs["video_mask"].sum()),
+            "ntokens": len(target),
             "video_id": [video.windows[0].video_id],
             "net_input": {**inputs, "frames": True},
             "target": torch.from_numpy(target),

@@ -1,6 +1,8 @@
 """The two towers of VideoCLIP (paper, section 3.1). Each yields hidden states per token; pooling.py makes embeddings.
 
-Both lay a sequence out as [CLS] tokens [SEP], padding at the end, and compute real tokens only (packing.py).
+Both lay a sequence out as [CLS] tokens [SEP], padding at the end, and compute real tokens only (packing.py). Both take a
+batch padded, or its real rows alone, sequence after sequence, which the mask then gives their places. They wait for a GPU
+only if the mask lies there.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmpt_plugin.models.bert import first_position
-from mmpt_plugin.models.packing import Packing, can_be_packed, run_packed
+from mmpt_plugin.models.packing import Packing, can_be_packed, on_device, run_packed
 
 
 class FeatureProjection(nn.Module):
@@ -77,11 +79,11 @@ class VideoEncoder(nn.Module):
         """Hidden states of the tokens.
 
         Args:
-            video_features: (B, T, feature_size), one row a second, T <= max_seconds.
+            video_features: (B, T, feature_size), one row a second, T <= max_seconds; or (S, feature_size), the real ones.
             video_mask: (B, T) bool, True = real.
             attend_to_cls: False keeps all tokens from attending to [CLS] (COIN and CrossTask in the original).
             compute_padding: also compute the states of padded rows, which attend to the real tokens but are attended to
-                by none (the original's DiDeMo averages over them). [SEP] then follows the padding.
+                by none (the original's DiDeMo averages over them). [SEP] then follows the padding. Needs padded features.
 
         Returns:
             hidden_states (B, T + 2, D): [CLS], the real seconds, [SEP], then zeros; and their mask (B, T + 2).
@@ -89,41 +91,63 @@ class VideoEncoder(nn.Module):
         Raises:
             ValueError: if T exceeds max_seconds.
         """
-        T = video_features.shape[1]
+        B, T = video_mask.shape
         if self.max_seconds < T:
             raise ValueError(
                 f"a clip of {T} seconds was given, model.max_video_seconds is {self.max_seconds}: "
                 "cut the clip or slide a window over it"
             )
-        token_mask = torch.ones_like(video_mask) if compute_padding else video_mask
+        device, real = video_features.device, video_mask.cpu()
+        token_mask = torch.ones_like(real) if compute_padding else real
         lengths = token_mask.sum(1)  # (B,)
 
-        column = torch.arange(T + 2, device=video_mask.device)
+        column = torch.arange(T + 2)
         sequence_mask = column < (lengths + 2)[:, None]  # (B, T + 2)
-        is_cls = (column == 0).expand_as(sequence_mask)
         is_sep = column == (lengths + 1)[:, None]
-        is_second = sequence_mask & ~is_cls & ~is_sep
+        is_second = sequence_mask & ~is_sep & (column > 0)
         key_mask = sequence_mask.clone()
-        key_mask[is_second] = video_mask[token_mask]
+        key_mask[is_second] = real[token_mask]
         key_mask[:, 0] = attend_to_cls
-
-        packing = Packing.of(sequence_mask, key_mask)
-        tokens = packing.pack(is_second)  # (N,) True where the token is a second
-        source = torch.zeros_like(sequence_mask, dtype=torch.int64)
-        source[is_second] = token_mask.flatten().nonzero().squeeze(1)  # row of the features, clips end to end
-        source = packing.pack(source)[tokens]
-        features = video_features.flatten(0, 1).index_select(0, source)
-        projected = self.feature_projection(features.to(self.feature_projection.input.weight.dtype))
-
-        position_ids = torch.where(packing.pack(is_sep), self.max_seconds + 1, 0)  # [SEP] however short the clip
-        position_ids[tokens] = source % max(T, 1) + 1
-        position_ids += self.first_position
+        position_ids = torch.where(is_sep, self.max_seconds + 1, 0)  # [SEP] however short the clip
+        position_ids[is_second] = token_mask.nonzero()[:, 1] + 1
+        source = torch.zeros(B, T + 2, dtype=torch.int64)
+        source[is_second] = rows_of(token_mask, video_features, 3)
         cls_id, sep_id = self.special_ids
-        special_ids = torch.where(packing.pack(is_sep), sep_id, cls_id)  # also where seconds are, which replace them
-        special = self.transformer.get_input_embeddings()(special_ids)  # (N, D)
-        inputs_embeds = special.to(projected.dtype).index_copy(0, tokens.nonzero().squeeze(1), projected)
+        special_ids = torch.where(is_sep, sep_id, cls_id)  # also where seconds are, which replace them
+
+        packing = Packing.of(sequence_mask, key_mask, device)
+        seconds = packing.pack(is_second).nonzero().squeeze(1)  # places of the seconds among the packed tokens
+        source, special_ids, position_ids = (packing.pack(each) for each in (source, special_ids, position_ids))
+        features = video_features.flatten(0, -2).index_select(0, on_device(source[seconds], device))
+        projected = self.feature_projection(features.to(self.feature_projection.input.weight.dtype))
+        special = self.transformer.get_input_embeddings()(on_device(special_ids, device))  # (N, D)
+        inputs_embeds = special.to(projected.dtype).index_copy(0, on_device(seconds, device), projected)
+        packing = packing.to(device)
+        position_ids = on_device(self.first_position + position_ids, device)
         hidden_states = run_packed(self.transformer, packing, position_ids, inputs_embeds=inputs_embeds)
-        return packing.unpack(hidden_states), sequence_mask
+        return packing.unpack(hidden_states), on_device(sequence_mask, device)
+
+
+def rows_of(token_mask: Tensor, batch: Tensor, padded_dimensions: int) -> Tensor:
+    """Where the tokens of a mask lie among the rows of their batch.
+
+    Args:
+        token_mask: (B, L) bool on the host.
+        batch: (B, L, ...), or the tokens alone, (tokens, ...).
+        padded_dimensions: of the former.
+
+    Raises:
+        ValueError: if mask and batch do not fit.
+    """
+    tokens = token_mask.flatten().nonzero().squeeze(1)
+    if batch.dim() == padded_dimensions and batch.shape[:2] == token_mask.shape:
+        return tokens
+    if batch.dim() == padded_dimensions - 1 and len(batch) == len(tokens):
+        return torch.arange(len(tokens))
+    raise ValueError(
+        f"a batch of the shape {tuple(batch.shape)} does not fit a mask of the shape {tuple(token_mask.shape)} with "
+        f"{len(tokens)} real tokens: give all positions, or the real ones alone"
+    )
 
 
 class TextEncoder(nn.Module):
@@ -146,7 +170,7 @@ class TextEncoder(nn.Module):
         """Hidden states of the tokens.
 
         Args:
-            text_ids: (B, L) int64, [CLS] pieces [SEP] [PAD]*, at most max_pieces pieces.
+            text_ids: (B, L) int64, [CLS] pieces [SEP] [PAD]*, at most max_pieces pieces; or (N,), the real ones.
             text_mask: (B, L) bool, True = real.
 
         Returns:
@@ -155,19 +179,25 @@ class TextEncoder(nn.Module):
         Raises:
             ValueError: if a text is longer than max_pieces + 2.
         """
-        if text_ids.shape[1] > self.max_pieces + 2:
+        B, L = text_mask.shape
+        if self.max_pieces + 2 < L:
             raise ValueError(
-                f"a text of {text_ids.shape[1]} tokens was given; model.max_text_pieces allows {self.max_pieces} "
+                f"a text of {L} tokens was given; model.max_text_pieces allows {self.max_pieces} "
                 "word pieces, [CLS] and [SEP]: cut it"
             )
+        device, mask = text_ids.device, text_mask.cpu()
+        rows, mask_there = rows_of(mask, text_ids, 2), on_device(mask, device)
+        packing = Packing.of(mask, mask, device)
+        source = torch.zeros(B, L, dtype=torch.int64)
+        source[mask] = rows
+        ids = text_ids.flatten().index_select(0, on_device(packing.pack(source), device))
+        position_ids = self.first_position + packing.pack(torch.arange(L).expand(B, L))
+        packing, position_ids = packing.to(device), on_device(position_ids, device)
         if not can_be_packed(self.transformer.config):
-            padded = self.transformer(input_ids=text_ids, attention_mask=text_mask.long()).last_hidden_state
-            return padded.masked_fill(~text_mask[..., None], 0), text_mask
-        packing = Packing.of(text_mask)
-        positions = self.first_position + torch.arange(text_ids.shape[1], device=text_ids.device)
-        position_ids = positions.expand_as(text_ids)
-        tokens = {"input_ids": packing.pack(text_ids)}
+            padded = self.transformer(input_ids=packing.unpack(ids), attention_mask=mask_there.long()).last_hidden_state
+            return padded.masked_fill(~mask_there[..., None], 0), mask_there
+        tokens = {"input_ids": ids}
         if self.token_type is not None:
-            tokens["token_type_ids"] = torch.full_like(tokens["input_ids"], self.token_type)
-        hidden_states = run_packed(self.transformer, packing, packing.pack(position_ids), **tokens)
-        return packing.unpack(hidden_states), text_mask
+            tokens["token_type_ids"] = torch.full_like(ids, self.token_type)
+        hidden_states = run_packed(self.transformer, packing, position_ids, **tokens)
+        return packing.unpack(hidden_states), mask_there

@@ -2,17 +2,20 @@
 
 A batch of sequences of different lengths is packed into one row of tokens: every linear layer, LayerNorm and activation
 then works on real tokens only. Attention alone needs to know where a sequence ends; it is given back a padded
-(batch, length) form, of sequences of about equal length at a time.
+(batch, length) form, of sequences of about equal length at a time. Which token goes where follows from the lengths; it is
+worked out on the host, so that a GPU is never waited for.
 The transformer is Hugging Face's own, unchanged: the attention is plugged in through its `AttentionInterface`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
@@ -31,8 +34,18 @@ def can_be_packed(config: PretrainedConfig) -> bool:
 
 
 SEQUENCES_PER_BUCKET = 16
-"""Attention works on so many sequences of about equal length at a time on a CPU, so that little of it is padding too. A GPU,
-which would have to wait for the lengths, works on all at once."""
+"""Attention works on so many sequences of about equal length at a time on a CPU, so that little of it is padding too. A GPU
+works on all at once: few large kernels are better there."""
+
+
+def length_mask(lengths: NDArray[np.integer], longest: int | None = None) -> Tensor:
+    """(B,) lengths -> (B, longest) bool on the host, True where a row is real; default: as wide as the longest."""
+    return torch.from_numpy(np.arange(lengths.max(initial=0) if longest is None else longest) < lengths[:, None])
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on the device, without waiting for it."""
+    return tensor.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,11 @@ class Bucket:
     num_tokens: int
     rows: Tensor | None
     key_mask: Tensor
+
+    def to(self, device: torch.device) -> Bucket:
+        """The same on a device."""
+        rows = None if self.rows is None else on_device(self.rows, device)
+        return replace(self, rows=rows, key_mask=on_device(self.key_mask, device))
 
     def pad(self, tokens: Tensor) -> Tensor:
         """(num_tokens, ...) -> (b, l, ...), zero where no token is."""
@@ -74,17 +92,17 @@ class Packing:
     buckets: tuple[Bucket, ...]
 
     @classmethod
-    def of(cls, token_mask: Tensor, key_mask: Tensor | None = None) -> Packing:
-        """From masks of shape (B, L): the tokens to compute, and (default: the same) those to attend to."""
-        key_mask = token_mask if key_mask is None else key_mask
+    def of(cls, token_mask: Tensor, key_mask: Tensor, device: torch.device) -> Packing:
+        """From masks of shape (B, L): the tokens to compute, and those to attend to. All lie on the host.
+
+        Args:
+            device: that computes; it decides on the buckets.
+        """
         B, L = token_mask.shape
-        positions = torch.arange(B * L, device=token_mask.device).unflatten(0, (B, L))
-        if token_mask.device.type != "cpu":
-            rows = positions[token_mask]
-            return cls(token_mask.shape, rows, (Bucket(len(rows), rows if len(rows) < B * L else None, key_mask),))
+        positions = torch.arange(B * L).unflatten(0, (B, L))
         extents = (token_mask * torch.arange(1, L + 1)).amax(1)  # (B,) up to the last token
         buckets, all_rows = [], []
-        for members in extents.argsort(stable=True).split(SEQUENCES_PER_BUCKET):
+        for members in extents.argsort(stable=True).split(SEQUENCES_PER_BUCKET if device.type == "cpu" else B):
             width = int(extents[members].max())
             tokens = token_mask[members, :width]
             inner = tokens.flatten().nonzero().squeeze(1)
@@ -92,6 +110,10 @@ class Packing:
             full = len(inner) == tokens.numel()
             buckets.append(Bucket(len(inner), None if full else inner, key_mask[members, :width]))
         return cls(token_mask.shape, torch.cat(all_rows), tuple(buckets))
+
+    def to(self, device: torch.device) -> Packing:
+        """The same on a device."""
+        return Packing(self.shape, on_device(self.rows, device), tuple(bucket.to(device) for bucket in self.buckets))
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, L, ...) -> (N, ...)."""

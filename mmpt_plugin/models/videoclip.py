@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, List, Optional  # noqa: UP035 (no other list on fairseq's command line)
 
+import numpy as np
 import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -17,6 +19,7 @@ from mmpt_plugin.models import bert
 from mmpt_plugin.models.checkpoint import model_settings, read_checkpoint
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.mmpt_checkpoint import from_mmpt, is_mmpt
+from mmpt_plugin.models.packing import length_mask, on_device
 from mmpt_plugin.models.pooling import POOLING
 
 logger = logging.getLogger(__name__)
@@ -141,8 +144,9 @@ class VideoClipModel(BaseFairseqModel):
         """Embed clips.
 
         Args:
-            video_features: (B, T, feature_size), one row a second, T <= max_video_seconds.
-            video_mask: (B, T) bool, True = real; a clip may have no second at all.
+            video_features: (B, T, feature_size), one row a second, T <= max_video_seconds; or (S, feature_size), the
+                real ones alone, clip after clip.
+            video_mask: (B, T) bool, True = real; a clip may have no second at all. On the host it costs a GPU no wait.
             attend_to_cls: False keeps the tokens from attending to [CLS], as the original's COIN and CrossTask do.
             return_hidden_states: give the states per token instead: [CLS], seconds, [SEP], then zeros.
 
@@ -156,8 +160,8 @@ class VideoClipModel(BaseFairseqModel):
         """Embed texts.
 
         Args:
-            text_ids: (B, L) int64, [CLS] pieces [SEP] [PAD]*.
-            text_mask: (B, L) bool, True = real.
+            text_ids: (B, L) int64, [CLS] pieces [SEP] [PAD]*; or (N,), the real ones alone, text after text.
+            text_mask: (B, L) bool, True = real. On the host it costs a GPU no wait.
             return_hidden_states: give the states per token instead, zero where padded.
 
         Returns:
@@ -169,9 +173,9 @@ class VideoClipModel(BaseFairseqModel):
     def forward(
         self,
         video_features: Tensor,
-        video_mask: Tensor,
+        video_lengths: NDArray[np.int64],
         text_ids: Tensor | None = None,
-        text_mask: Tensor | None = None,
+        text_lengths: NDArray[np.int64] | None = None,
         frames: bool = False,
     ) -> dict[str, Tensor]:
         """Embed a batch of pairs (data/pairs.py): video_embeddings and text_embeddings, both (B, D).
@@ -183,24 +187,19 @@ class VideoClipModel(BaseFairseqModel):
         (Gao et al. 2021, https://arxiv.org/abs/2101.06983; here by torch's checkpointing).
         """
         if frames:
-            return {"frame_logits": self.classify_frames(video_features, video_mask, text_ids, text_mask)}
-        assert text_ids is not None and text_mask is not None  # a pair has both sides
-        if not (self.chunk_pairs and torch.is_grad_enabled()):
-            return {
-                "video_embeddings": self.encode_video(video_features, video_mask),
-                "text_embeddings": self.encode_text(text_ids, text_mask),
-            }
+            return {"frame_logits": self.classify_frames(video_features, video_lengths, text_ids, text_lengths)}
+        assert text_ids is not None and text_lengths is not None  # a pair has both sides
         return {
-            "video_embeddings": self._in_chunks(self.encode_video, video_features, video_mask),
-            "text_embeddings": self._in_chunks(self.encode_text, text_ids, text_mask),
+            "video_embeddings": self._embed(self.encode_video, video_features, video_lengths),
+            "text_embeddings": self._embed(self.encode_text, text_ids, text_lengths),
         }
 
     def classify_frames(
         self,
         video_features: Tensor,
-        video_mask: Tensor,
+        video_lengths: NDArray[np.int64],
         text_ids: Tensor | None = None,
-        text_mask: Tensor | None = None,
+        text_lengths: NDArray[np.int64] | None = None,
     ) -> Tensor:
         """Logits of every second, among the frame classifier's classes or, if there are texts, among these.
 
@@ -208,25 +207,31 @@ class VideoClipModel(BaseFairseqModel):
         second's state with the text's embedding.
 
         Args:
-            video_features: (B, T, feature_size), windows of any videos.
-            video_mask: (B, T) bool, True = real.
-            text_ids: (K, L) texts that all windows are compared with, as in `encode_text`.
-            text_mask: (K, L) bool.
+            video_features, video_lengths: windows of any videos (data/pairs.py).
+            text_ids, text_lengths: K texts that all windows are compared with.
 
         Returns:
-            (B, T, classes) with 0 for background, or (B, T, K); without meaning where padded.
+            (S, classes) with 0 for background, or (S, K); a row for each of the S seconds.
         """
-        states = self.encode_video(video_features, video_mask, attend_to_cls=False, return_hidden_states=True)
-        seconds = states[:, 1:-1]  # without [CLS]; of a shorter clip the [SEP] stays, as padding
-        if text_ids is not None and text_mask is not None:
-            return seconds @ self.encode_text(text_ids, text_mask).T
+        mask = length_mask(video_lengths)
+        states = self.encode_video(video_features, mask, attend_to_cls=False, return_hidden_states=True)
+        is_second = torch.nn.functional.pad(mask, (1, 1))  # [CLS] before them, and [SEP] or padding after them
+        places = on_device(is_second.flatten().nonzero().squeeze(1), states.device)
+        seconds = states.flatten(0, 1).index_select(0, places)
+        if text_ids is not None and text_lengths is not None:
+            return seconds @ self.encode_text(text_ids, length_mask(text_lengths)).T
         assert self.frame_classifier is not None  # the task gave the model its labels
         return self.frame_classifier(seconds)
 
-    def _in_chunks(self, encode: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """`encode` on chunks of the inputs' rows, each recomputed in the backward pass."""
-        chunks = zip(*(tensor.split(self.chunk_pairs) for tensor in inputs))
-        return torch.cat([checkpoint(encode, *chunk, use_reentrant=False) for chunk in chunks])
+    def _embed(self, encode: Callable[[Tensor, Tensor], Tensor], values: Tensor, lengths: NDArray[np.int64]) -> Tensor:
+        """`encode` on what stands in `values`, in training by chunks that are recomputed in the backward pass."""
+        if not (self.chunk_pairs and torch.is_grad_enabled()):
+            return encode(values, length_mask(lengths))
+        chunks = np.split(lengths, range(self.chunk_pairs, len(lengths), self.chunk_pairs))
+        parts = values.split([int(chunk.sum()) for chunk in chunks])
+        return torch.cat(
+            [checkpoint(encode, part, length_mask(chunk), use_reentrant=False) for part, chunk in zip(parts, chunks)]
+        )
 
     def upgrade_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         """Called by fairseq before loading: gives MMPT's parameters our names, in place.

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+from fairseq.utils import apply_to_sample
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmpt_plugin.data.groups import consecutive_groups
+from mmpt_plugin.data.pairs import Batch
 from mmpt_plugin.data.pretraining_dataset import PretrainingDataset
 
 logger = logging.getLogger(__name__)
@@ -41,6 +44,11 @@ def pair_embeddings(output: dict[str, Tensor]) -> Tensor:
     """(video embedding + text embedding) / 2 of a model's output, (B, D) float32; of a bag of texts, their mean."""
     video, text = output["video_embeddings"].float(), output["text_embeddings"].float()
     return (video + text.unflatten(0, (len(video), -1)).mean(1)) / 2
+
+
+def inputs_on(device: torch.device, batch: Batch) -> dict[str, Any]:
+    """What the model takes of a batch, its tensors on a device."""
+    return apply_to_sample(lambda tensor: tensor.to(device, non_blocking=True), batch["net_input"])
 
 
 def embed_videos(
@@ -83,7 +91,7 @@ def embed_videos(
             dataset, batch_sampler=[[group] for group in share], collate_fn=dataset.collater, num_workers=num_workers
         )
         for group, batch in zip(share, loader):
-            output = model(**{name: value.to(device) for name, value in batch["net_input"].items()})
+            output = model(**inputs_on(device, batch))
             pairs = pair_embeddings(output)
             mean = pairs.unflatten(0, (-1, dataset.clips.clips_per_video)).mean(1).cpu().numpy()  # (videos, D)
             if vectors is None:
@@ -119,9 +127,8 @@ def broadcast_from_first(groups: NDArray[np.int64], device: torch.device) -> NDA
 def _width(model: nn.Module, dataset: PretrainingDataset) -> int:
     """Size of the model's embeddings, by embedding the first group."""
     device = next(model.parameters()).device
-    inputs = dataset[0]["net_input"]
     with undisturbed(model):
-        return model(**{name: value.to(device) for name, value in inputs.items()})["video_embeddings"].shape[1]
+        return model(**inputs_on(device, dataset[0]))["video_embeddings"].shape[1]
 
 
 class EmbeddingMemory:

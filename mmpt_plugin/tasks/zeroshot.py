@@ -24,7 +24,6 @@ from mmpt_plugin.data.epoch_iterator import FixedEpochIterator
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.encoding import EncodedBatch, EncodingDataset, assemble, encode_batch
 from mmpt_plugin.evaluation.report import format_table, results_json, write_results
-from mmpt_plugin.evaluation.windows import WINDOW_SECONDS
 from mmpt_plugin.features.manifest import check_feature_settings
 from mmpt_plugin.models import bert
 from mmpt_plugin.models.checkpoint import feature_settings, fine_tuned_on, read_checkpoint, sha256
@@ -126,7 +125,6 @@ class VideoClipZeroShotTask(VideoClipTask):
             self.benchmark.features,
             bert.load_tokenizer(self.model_config.bert),
             max_pieces=self.model_config.max_text_pieces,
-            pad_to=WINDOW_SECONDS if self.benchmark.needs_padding else None,
             batch_size=self.cfg.batch_size,
         )
 

@@ -1,7 +1,9 @@
 """What goes into a shard comes out of it; damaged shards are refused."""
 
 import json
+import mmap
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mmpt_plugin.data.shards import MappedArray, RaggedArray, ShardWriter, read_shard
+from mmpt_plugin.data import shards
+from mmpt_plugin.data.shards import MappedArray, RaggedArray, ShardWriter, read_ahead, read_shard, union_of_ranges
 
 WIDTH = 3
 
@@ -264,3 +267,51 @@ def test_ragged_array(tmp_path):
     ragged = RaggedArray.open(tmp_path / "data.npy", tmp_path / "starts.npy", ["int32"], 1)
     assert [ragged[i].tolist() for i in range(3)] == [[0, 1], [], [2, 3, 4]]
     assert len(ragged) == 3 and ragged.lengths.tolist() == [2, 0, 3]
+
+
+# --- reading ahead ---
+
+ranges = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 8)), max_size=12)
+
+
+@given(ranges)
+def test_union_of_ranges_covers_the_same_integers_in_order(drawn):
+    firsts, lengths = np.array(drawn, np.int64).reshape(-1, 2).T
+    united = list(zip(*(edges.tolist() for edges in union_of_ranges(firsts, firsts + lengths))))
+    covered = {i for first, length in drawn for i in range(first, first + length)}
+    assert [i for first, last in united for i in range(first, last)] == sorted(covered)
+    assert all(last < first for (_, last), (first, _) in pairwise(united))  # none could be joined
+
+
+def test_what_is_asked_for_is_what_will_be_read(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(MappedArray, "read_ahead", lambda array, first, last: asked.append((array.path, first, last)))
+    folders = [write_one_shard(tmp_path, name) for name in ("train_0", "train_1")]
+    arrays = [read_shard(folder).features.data for folder in folders]
+    which, firsts, lasts = np.array([1, 0, 1, 1, 0]), np.array([2, 0, 0, 1, 2]), np.array([3, 1, 1, 1, 3])
+    read_ahead(arrays, which, firsts, lasts)
+    zero, one = (array.path for array in arrays)
+    assert asked == [(zero, 0, 1), (zero, 2, 3), (one, 0, 1), (one, 2, 3)]  # file by file, in the files' order
+
+
+@pytest.mark.parametrize("rows", [(0, 1), (5, 6), (2000, 3000), (2999, 3000)])
+def test_reading_ahead_reaches_the_disk(tmp_path, monkeypatch, rows):
+    """The call that the system gets: whole pages, which hold the rows, inside of the file."""
+    videos = {"a": (np.arange(3000 * WIDTH).reshape(3000, WIDTH) / 9000, [[0, 1]], [[5]])}
+    array = read_shard(write_one_shard(tmp_path, videos=videos)).features.data
+    calls = []
+
+    class Recording:
+        def madvise(self, option, start, length):
+            calls.append((option, start, length))
+
+    whole = array.array  # mapped for real, once
+    monkeypatch.setattr(shards, "_map", lambda path, modified: Recording())
+    array.read_ahead(*rows)
+    ((option, start, length),) = calls
+    assert option == mmap.MADV_WILLNEED and start % mmap.PAGESIZE == 0
+    assert start <= array.offset + rows[0] * WIDTH * 2 < start + mmap.PAGESIZE
+    assert start + length == array.offset + rows[1] * WIDTH * 2 <= Path(array.path).stat().st_size
+    monkeypatch.undo()
+    array.read_ahead(*rows)  # and the system takes it
+    np.testing.assert_array_equal(array.array, whole)

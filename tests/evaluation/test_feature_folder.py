@@ -20,9 +20,11 @@ def test_ids_are_file_names_without_the_suffix(folder):
     assert folder.ids() == ["-a_b_c", "1@N00.avi", "empty"]
 
 
-def test_rows_are_read_as_float32(folder):
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_rows_are_read_as_stored(folder, dtype):
+    np.save(folder.path / "-a_b_c.npy", np.load(folder.path / "-a_b_c.npy").astype(dtype))
     rows = folder.load("-a_b_c", 3, 5)
-    assert rows.dtype == np.float32
+    assert rows.dtype == dtype
     assert rows.tolist() == [[12, 13, 14, 15], [16, 17, 18, 19]]
     assert len(folder.load("-a_b_c")) == folder.seconds("-a_b_c") == 40
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from fairseq.criterions import register_criterion
 from fairseq.models import BaseFairseqModel, register_model
@@ -22,9 +23,11 @@ class WordDropoutTask(VideoClipPretrainingTask):
     """Our data, with some words hidden."""
 
     def train_step(self, sample, model, *args, **kwargs):
-        ids, mask = sample["net_input"]["text_ids"], sample["net_input"]["text_mask"]
-        framing = (ids == self.special.cls) | (ids == self.special.sep)
-        sample["net_input"]["text_mask"] = mask & (framing | (torch.rand(ids.shape) >= self.cfg.word_dropout))
+        inputs = sample["net_input"]
+        ids, lengths = inputs["text_ids"], inputs["text_lengths"]
+        kept = (ids == self.special.cls) | (ids == self.special.sep) | (torch.rand(len(ids)) >= self.cfg.word_dropout)
+        inputs["text_ids"] = ids[kept]
+        inputs["text_lengths"] = np.array([int(own.sum()) for own in kept.split(lengths.tolist())])
         return super().train_step(sample, model, *args, **kwargs)
 
 
@@ -40,11 +43,13 @@ class BagOfWords(BaseFairseqModel):
     def build_model(cls, cfg, task):
         return cls(cfg.feature_size, len(task.vocabulary))
 
-    def forward(self, video_features, video_mask, text_ids, text_mask):
-        states = {"video": (self.video(video_features.to(self.video.weight)), video_mask)}
-        states["text"] = (self.words(text_ids), text_mask)
-        weights = {name: mask / mask.sum(1, keepdim=True).clamp(min=1) for name, (_, mask) in states.items()}
-        return {f"{name}_embeddings": (weights[name].unsqueeze(1) @ x).squeeze(1) for name, (x, _) in states.items()}
+    def forward(self, video_features, video_lengths, text_ids, text_lengths):
+        seconds, words = self.video(video_features.to(self.video.weight)), self.words(text_ids)
+        means = [
+            torch.stack([own.mean(0) for own in states.split(lengths.tolist())])
+            for states, lengths in ((seconds, video_lengths), (words, text_lengths))
+        ]
+        return {"video_embeddings": means[0], "text_embeddings": means[1]}
 
 
 @register_criterion("sigmoid_contrastive", dataclass=VideoTextContrastiveConfig)

@@ -27,12 +27,12 @@ def test_a_batch_of_pairs(clips: CaptionedClipDataset, benchmark_data: Path, tin
     batch = clips.collater([clips[3], clips[0]])
     inputs = batch["net_input"]
     assert batch["id"].tolist() == [3, 0] and batch["video_id"] == ["video3", "video0"] and batch["nsentences"] == 2
-    assert inputs["video_features"].shape == (2, 32, 512) and inputs["video_mask"].sum(1).tolist() == [32, 8]
-    stored = np.load(benchmark_data / "msrvtt" / "features" / "video0.npy").astype(np.float32)
-    np.testing.assert_array_equal(inputs["video_features"][1, :8].numpy(), stored)
-    assert not inputs["video_features"][1, 8:].any()
+    assert inputs["video_features"].shape == (40, 512) and inputs["video_lengths"].tolist() == [32, 8]
+    stored = np.load(benchmark_data / "msrvtt" / "features" / "video0.npy")
+    np.testing.assert_array_equal(inputs["video_features"][32:].numpy(), stored)
+    assert inputs["video_features"].numpy().dtype == stored.dtype == np.float16
     tokenizer = bert.load_tokenizer(str(tiny_bert))
-    words = [tokenizer.convert_ids_to_tokens(ids[mask]) for ids, mask in zip(inputs["text_ids"], inputs["text_mask"])]
+    words = [tokenizer.convert_ids_to_tokens(ids) for ids in inputs["text_ids"].split(inputs["text_lengths"].tolist())]
     assert words[0] in [["[CLS]", verb, "the", "pan", "[SEP]"] for verb in ("add", "cut", "stir")]
     assert words[1] in [["[CLS]", verb, "a", "onion", "[SEP]"] for verb in ("add", "cut", "stir")]
     assert batch["ntokens"] == 32 + 8 + 3 + 3
@@ -58,9 +58,11 @@ def test_a_video_with_classes(benchmark_data: Path, tiny_bert: Path) -> None:
     dataset = videos(benchmark_data, tiny_bert, "coin")
     batch = dataset.collater([dataset[0]])
     assert batch["video_id"] == ["train_a"] and batch["nsentences"] == 1 and batch["ntokens"] == 64
-    assert batch["net_input"]["video_features"].shape == (2, 32, 512) and batch["net_input"]["frames"] is True
-    assert batch["target"].dtype == torch.int64 and batch["target"].shape == (2, 32)
-    assert batch["target"][0, :7].tolist() == [2, 2, 2, 0, 1, 1, 1] and not batch["target"][1].any()
+    inputs = batch["net_input"]
+    assert inputs["video_features"].shape == (64, 512) and inputs["video_lengths"].tolist() == [32, 32]
+    assert inputs["frames"] is True
+    assert batch["target"].dtype == torch.int64 and batch["target"].shape == (64,)
+    assert batch["target"][:7].tolist() == [2, 2, 2, 0, 1, 1, 1] and not batch["target"][7:].any()
     assert "text_ids" not in batch["net_input"]
     assert dataset.collater([]) == {}
 
@@ -71,7 +73,7 @@ def test_a_video_with_steps(benchmark_data: Path, tiny_bert: Path) -> None:
     index = lengths.index(max(lengths))
     batch, seconds = dataset[index], lengths[index]  # longer than a window: 0-32 and 16-end
     assert seconds > 32
-    mask, target = batch["net_input"]["video_mask"], batch["target"]
-    assert mask.sum(1).tolist() == [32, seconds - 16] and target.shape == (2, 32, 2)
-    assert target[0, :5].tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [0, 0]] and not target[1].any()
-    assert batch["net_input"]["text_mask"].sum(1).tolist() == [5, 3]  # "add the onion|s" is cut to 3 pieces; "stir"
+    inputs, target = batch["net_input"], batch["target"]
+    assert inputs["video_lengths"].tolist() == [32, seconds - 16] and target.shape == (32 + seconds - 16, 2)
+    assert target[:5].tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [0, 0]] and not target[5:].any()
+    assert inputs["text_lengths"].tolist() == [5, 3]  # "add the onion|s" is cut to 3 pieces; "stir"

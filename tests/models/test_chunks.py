@@ -5,6 +5,8 @@ import torch
 
 from mmpt_plugin.criterions.contrastive import symmetric_info_nce
 
+from .batches import without_padding
+
 
 def gradients(model, inputs, chunk_pairs: int, seed: int = 0) -> tuple[float, list[torch.Tensor]]:
     model.chunk_pairs = chunk_pairs
@@ -23,12 +25,12 @@ def inputs():
         torch.tensor([[3], [8], [1], [0], [5], [7], [2]]),
         torch.tensor([[9], [2], [5], [4], [3], [8], [6]]),
     )
-    return {
-        "video_features": torch.randn(7, 8, 512, generator=generator),
-        "video_mask": torch.arange(8) < seconds,
-        "text_ids": torch.randint(5, 19, (7, 9), generator=generator),
-        "text_mask": torch.arange(9) < tokens,
-    }
+    return without_padding(
+        torch.randn(7, 8, 512, generator=generator),
+        torch.arange(8) < seconds,
+        torch.randint(5, 19, (7, 9), generator=generator),
+        torch.arange(9) < tokens,
+    )
 
 
 @pytest.mark.parametrize("chunk_pairs", [1, 3, 7, 100])

@@ -8,23 +8,26 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from mmpt_plugin.criterions.contrastive import symmetric_info_nce
+from mmpt_plugin.data.pairs import Inputs
 from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+
+from .batches import without_padding
 
 pytestmark = pytest.mark.slow
 
 
-def batch(seed: int) -> dict[str, torch.Tensor]:
+def batch(seed: int) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
     seconds, tokens = (torch.randint(2, 9, (5, 1), generator=generator) for _ in range(2))
-    return {
-        "video_features": torch.randn(5, 8, 512, generator=generator),
-        "video_mask": torch.arange(8) < seconds,
-        "text_ids": torch.randint(5, 19, (5, 8), generator=generator),
-        "text_mask": torch.arange(8) < tokens,
-    }
+    return without_padding(
+        torch.randn(5, 8, 512, generator=generator),
+        torch.arange(8) < seconds,
+        torch.randint(5, 19, (5, 8), generator=generator),
+        torch.arange(8) < tokens,
+    )
 
 
-def backward(model: torch.nn.Module, inputs: dict[str, torch.Tensor], bf16: bool) -> None:
+def backward(model: torch.nn.Module, inputs: Inputs, bf16: bool) -> None:
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         output = model(**inputs)
     symmetric_info_nce(output["video_embeddings"].float(), output["text_embeddings"].float()).backward()

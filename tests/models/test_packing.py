@@ -13,6 +13,8 @@ from mmpt_plugin.models.bert import text_transformer, video_transformer
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.packing import ATTENTION_NAME, SEQUENCES_PER_BUCKET, Packing, run_packed
 
+from .batches import without_padding
+
 CONFIG = BertConfig(
     vocab_size=50,
     hidden_size=32,
@@ -54,7 +56,7 @@ def masked_batch(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 @given(masked_batch())
 def test_pack_and_unpack_undo_each_other(drawn: tuple[Tensor, Tensor]) -> None:
     padded, mask = drawn
-    packing = Packing.of(mask)
+    packing = Packing.of(mask, mask, torch.device("cpu"))
     packed = packing.pack(padded)
     by_extent = sorted(zip(padded.tolist(), mask.tolist()), key=lambda x: max(i * r for i, r in enumerate(x[1], 1)))
     assert packed.tolist() == [token for row, real in by_extent for token, r in zip(row, real) if r]
@@ -145,7 +147,7 @@ def test_reduced_precision_is_near(tiny_model: torch.nn.Module) -> None:
     """bfloat16 keeps 8 bits: a relative error of 2^-8 a value, of a few percent after the layers."""
     ids, mask = torch.randint(5, 19, (5, 14)), torch.arange(14) < LENGTHS + 2
     features, video_mask = torch.randn(5, 12, 512), torch.arange(12) < LENGTHS
-    inputs = {"video_features": features, "video_mask": video_mask, "text_ids": ids, "text_mask": mask}
+    inputs = without_padding(features, video_mask, ids, mask)
     with torch.no_grad():
         exact = tiny_model(**inputs)
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -161,7 +163,8 @@ def test_reduced_precision_is_near(tiny_model: torch.nn.Module) -> None:
 def test_dropout_works_on_packed_tokens() -> None:
     config = BertConfig(**{**CONFIG.to_diff_dict(), "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1})
     transformer = text_transformer(config).train()
-    packing = Packing.of(torch.arange(14) < LENGTHS + 2)
+    mask = torch.arange(14) < LENGTHS + 2
+    packing = Packing.of(mask, mask, torch.device("cpu"))
     tokens = len(packing.rows)
     ids, positions = torch.randint(50, (tokens,)), packing.pack(torch.arange(14).expand(5, 14))
 

@@ -6,6 +6,8 @@ import torch
 from mmpt_plugin.models.pooling import POOLING, cls_pooling, mean_pooling
 from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
 
+from .batches import without_padding
+
 STATES = torch.tensor([[[9.0, 1.0], [2.0, 0.0], [4.0, 6.0]], [[5.0, 7.0], [3.0, 8.0], [0.0, 0.0]]])
 MASK = torch.tensor([[True, True, True], [True, True, False]])
 
@@ -24,7 +26,7 @@ def test_the_model_pools_both_modalities_as_told(tiny_bert, pooling: str) -> Non
     model = VideoClipModel.from_config(VideoClipConfig(bert=str(tiny_bert), video_layers=2, pooling=pooling)).eval()
     features, video_mask = torch.randn(2, 5, 512), torch.arange(5) < torch.tensor([[5], [2]])
     text_ids, text_mask = torch.randint(5, 19, (2, 6)), torch.arange(6) < torch.tensor([[4], [6]])
-    output = model(features, video_mask, text_ids, text_mask)
+    output = model(**without_padding(features, video_mask, text_ids, text_mask))
     video = model.encode_video(features, video_mask, return_hidden_states=True)
     text = model.encode_text(text_ids, text_mask, return_hidden_states=True)
     video_tokens = torch.arange(7) < torch.tensor([[7], [4]])

@@ -14,6 +14,8 @@ from mmpt_plugin.criterions.contrastive import symmetric_info_nce
 from mmpt_plugin.models.checkpoint import read_checkpoint
 from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
 
+from .batches import without_padding
+
 LENGTHS = torch.tensor([[8], [1], [5], [0], [3]])
 
 
@@ -82,7 +84,7 @@ def test_both_modalities_equal_the_padded_computation(model: VideoClipModel, inp
 
 
 def test_token_types_tell_the_modalities_apart(model: VideoClipModel, inputs: dict[str, torch.Tensor]) -> None:
-    before = model(**inputs)
+    before = model(**without_padding(**inputs))
     types = model.text_encoder.transformer.embeddings.token_type_embeddings.weight
     for row, changed, kept in (
         (0, "video_embeddings", "text_embeddings"),
@@ -90,7 +92,7 @@ def test_token_types_tell_the_modalities_apart(model: VideoClipModel, inputs: di
     ):
         with torch.no_grad():
             types[row] += torch.randn(types.shape[1])
-        after = model(**inputs)
+        after = model(**without_padding(**inputs))
         assert torch.equal(after[kept], before[kept]) and not torch.allclose(after[changed], before[changed])
         before = after
 
@@ -99,7 +101,7 @@ def test_chunks_give_the_whole_batchs_gradients(model: VideoClipModel, inputs: d
     gradients = []
     for model.chunk_pairs in (0, 2):
         model.zero_grad()
-        output = model(**inputs)
+        output = model(**without_padding(**inputs))
         symmetric_info_nce(output["video_embeddings"], output["text_embeddings"]).backward()
         gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
     whole, chunked = gradients
@@ -112,8 +114,8 @@ def test_a_copy_shares_within_itself(model: VideoClipModel, inputs: dict[str, to
     """fairseq's EMA and half precision work on copies."""
     clone = copy.deepcopy(model)
     assert clone.video_encoder.transformer is clone.text_encoder.transformer is not model.text_encoder.transformer
-    assert clone.bfloat16()(**inputs)["video_embeddings"].dtype == torch.bfloat16
-    assert model(**inputs)["video_embeddings"].dtype == torch.float32
+    assert clone.bfloat16()(**without_padding(**inputs))["video_embeddings"].dtype == torch.bfloat16
+    assert model(**without_padding(**inputs))["video_embeddings"].dtype == torch.float32
 
 
 def test_a_checkpoint_holds_the_weights_once_and_loads(

@@ -18,11 +18,11 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from mmpt_plugin.data.pairs import SpecialTokens, build_text
-from mmpt_plugin.evaluation.encoding import tokenize
+from mmpt_plugin.data.pairs import Inputs
+from mmpt_plugin.evaluation.encoding import join_texts, tokenize
 from mmpt_plugin.models import bert
 from mmpt_plugin.models.encoders import TextEncoder
-from mmpt_plugin.models.packing import ATTENTION_NAME, PACKABLE, can_be_packed
+from mmpt_plugin.models.packing import ATTENTION_NAME, PACKABLE, can_be_packed, length_mask
 from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
 
 from .text_encoders import FAMILIES, SENTENCES, write_text_encoder
@@ -40,18 +40,17 @@ def build(folder: Path, **settings: int) -> VideoClipModel:
     return VideoClipModel.build_model(VideoClipConfig(bert=str(folder), **{"video_layers": 2, **settings})).eval()
 
 
-def our_input(folder: Path, texts: list[str]) -> dict[str, torch.Tensor]:
+def our_input(folder: Path, texts: list[str]) -> Inputs:
     tokenizer = bert.load_tokenizer(str(folder))
     pieces = tokenize(tokenizer, texts, 61)
-    special = SpecialTokens(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
-    return build_text(np.concatenate(pieces), np.array([len(piece) for piece in pieces]), special)
+    return join_texts(pieces, tokenizer)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_texts_are_framed_as_the_tokenizer_does(folders: dict[str, Path], family: str) -> None:
     ours = our_input(folders[family], TEXTS)
     theirs = AutoTokenizer.from_pretrained(folders[family], add_prefix_space=True)(TEXTS)["input_ids"]
-    assert [ids[mask].tolist() for ids, mask in zip(ours["text_ids"], ours["text_mask"])] == theirs
+    assert [ids.tolist() for ids in ours["text_ids"].split(ours["text_lengths"].tolist())] == theirs
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -70,14 +69,20 @@ def test_token_states_equal_the_padded_computation(folders: dict[str, Path], fam
     tokenizer = AutoTokenizer.from_pretrained(folders[family], add_prefix_space=True)
     padded = tokenizer(TEXTS, padding=True, return_tensors="pt")
     expected = source(**padded).last_hidden_state
-    states = model.encode_text(**batch, return_hidden_states=True)
-    mask = batch["text_mask"][..., None]
-    assert torch.equal(padded["attention_mask"].bool(), batch["text_mask"])
+    text_mask = length_mask(batch["text_lengths"])
+    states = model.encode_text(batch["text_ids"], text_mask, return_hidden_states=True)
+    mask = text_mask[..., None]
+    assert torch.equal(padded["attention_mask"].bool(), text_mask)
     torch.testing.assert_close(states, expected * mask, rtol=0, atol=2e-5)
     torch.testing.assert_close(
-        model.encode_text(**batch), (expected * mask)[:, 1:].sum(1) / mask[:, 1:].sum(1), rtol=0, atol=2e-5
+        model.encode_text(batch["text_ids"], text_mask),
+        (expected * mask)[:, 1:].sum(1) / mask[:, 1:].sum(1),
+        rtol=0,
+        atol=2e-5,
     )
-    shorter = model.encode_text(**our_input(folders[family], TEXTS[7:8]), return_hidden_states=True)
+    assert torch.equal(model.encode_text(padded["input_ids"], text_mask, return_hidden_states=True), states)
+    alone = our_input(folders[family], TEXTS[7:8])
+    shorter = model.encode_text(alone["text_ids"], length_mask(alone["text_lengths"]), return_hidden_states=True)
     torch.testing.assert_close(shorter[0], states[7, : shorter.shape[1]], rtol=0, atol=2e-5)  # padding does not matter
     is_packed = model.text_encoder.transformer.config._attn_implementation == ATTENTION_NAME
     assert is_packed == (family in PACKED)
@@ -134,9 +139,7 @@ def test_another_architecture_has_a_bert_for_the_video(
         2,
         0.2,
     )
-    output = model(
-        torch.randn(2, 5, 512), torch.arange(5) < torch.tensor([[5], [2]]), **our_input(folders[family], TEXTS[:2])
-    )
+    output = model(torch.randn(7, 512), np.array([5, 2]), **our_input(folders[family], TEXTS[:2]))
     (output["video_embeddings"] * output["text_embeddings"]).sum().backward()
     assert all(embedding.isfinite().all() for embedding in output.values())
     assert all(

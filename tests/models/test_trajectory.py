@@ -13,7 +13,10 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
 from omegaconf import OmegaConf
 
 from mmpt_plugin.criterions.contrastive import symmetric_info_nce
+from mmpt_plugin.data.pairs import Inputs
 from mmpt_plugin.models.videoclip import load_videoclip
+
+from .batches import without_padding
 
 RUNS = {  # optimizer, clip, tolerance (relative, absolute)
     "adam_lr5e-5": ("adam", 0.0, (2e-5, 0.0)),
@@ -24,16 +27,11 @@ RUNS = {  # optimizer, clip, tolerance (relative, absolute)
 }
 
 
-def batch(arrays, i: int) -> dict[str, torch.Tensor]:
+def batch(arrays, i: int) -> Inputs:
     """The original's (1, videos, clips, ...) arrays as pairs, without the second token of its captions."""
     flat = {key: torch.from_numpy(arrays[f"{key}_{i}"]).flatten(0, 2) for key in ("caps", "cmasks", "vfeats", "vmasks")}
     keep = [0, *range(2, flat["caps"].shape[1])]
-    return {
-        "video_features": flat["vfeats"],
-        "video_mask": flat["vmasks"],
-        "text_ids": flat["caps"][:, keep],
-        "text_mask": flat["cmasks"][:, keep],
-    }
+    return without_padding(flat["vfeats"], flat["vmasks"].bool(), flat["caps"][:, keep], flat["cmasks"][:, keep].bool())
 
 
 def fairseq_adam(parameters: list) -> FairseqAdam:

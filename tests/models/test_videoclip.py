@@ -10,6 +10,8 @@ from mmpt_plugin.criterions.contrastive import symmetric_info_nce
 from mmpt_plugin.models.mmpt_checkpoint import from_mmpt
 from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel, load_videoclip
 
+from .batches import without_padding
+
 WITHOUT_SECOND_TOKEN = [0, *range(2, 64)]  # the original puts the video's [SEP] second in its captions
 
 
@@ -34,7 +36,7 @@ def real_rows(hidden: np.ndarray, mask: torch.Tensor, last: int) -> list[np.ndar
 
 def test_embeddings_equal_the_originals(reference):
     _, model, inputs, outputs = reference
-    embeddings = model(**inputs)
+    embeddings = model(**without_padding(**inputs))
     np.testing.assert_allclose(embeddings["video_embeddings"].detach(), outputs["pooled_video"], atol=1e-5)
     np.testing.assert_allclose(embeddings["text_embeddings"].detach(), outputs["pooled_text"], atol=1e-5)
 
@@ -79,7 +81,7 @@ def test_halved_checkpoint(reference, tmp_path):
     torch.save({"model": model}, tmp_path / "half.pt")
     halved, _ = load_videoclip(tmp_path / "half.pt", str(folder / "bert-tiny"))
     expected = np.load(folder / "outputs_from_checkpoint_fp16.npz")
-    embeddings = halved(**inputs)
+    embeddings = halved(**without_padding(**inputs))
     np.testing.assert_allclose(embeddings["video_embeddings"].detach(), expected["pooled_video"], atol=1e-5)
     np.testing.assert_allclose(embeddings["text_embeddings"].detach(), expected["pooled_text"], atol=1e-5)
 
@@ -88,7 +90,7 @@ def test_loss_and_gradients_equal_the_originals(reference):
     folder, model, inputs, _ = reference
     expected = json.loads((folder / "loss_and_gradients.json").read_text())
     model.zero_grad()
-    output = model(**inputs)
+    output = model(**without_padding(**inputs))
     loss = symmetric_info_nce(output["video_embeddings"], output["text_embeddings"])
     assert loss.item() == pytest.approx(expected["losses"]["MMContraLoss"], rel=1e-5)
     loss.backward()

@@ -25,9 +25,10 @@ class FeatureMeans(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.ones(1))
 
     def forward(
-        self, video_features: torch.Tensor, video_mask: torch.Tensor, text_ids: torch.Tensor, text_mask: torch.Tensor
+        self, video_features: torch.Tensor, video_lengths: np.ndarray, text_ids: torch.Tensor, text_lengths: np.ndarray
     ) -> dict[str, torch.Tensor]:
-        mean = self.scale * video_features.float().sum(1) / video_mask.sum(1, keepdim=True).clamp(min=1)
+        clips = video_features.float().split(video_lengths.tolist())
+        mean = self.scale * torch.stack([clip.mean(0) for clip in clips])
         return {"video_embeddings": mean, "text_embeddings": mean}
 
 
@@ -40,7 +41,7 @@ def corpus(tiny_data: Path) -> VideoTextCorpus:
 def source(corpus: VideoTextCorpus, videos_per_batch: int = 4, seed: int = 1, **settings: object) -> ClusterGroups:
     """Clusters of 4 out of the 8 nearest, each video embedded by its first seconds, unless told otherwise."""
     clips = ClipSettings(FIRST_SECONDS, clips_per_video=1)
-    dataset = PretrainingDataset(corpus, clips, SpecialTokens(2, 3, 0), seed=1, stream=1)
+    dataset = PretrainingDataset(corpus, clips, SpecialTokens(2, 3), seed=1, stream=1)
     chosen = RetrievalSettings(**{"num_neighbors": 8, **settings})
     return ClusterGroups(FeatureMeans(), dataset, videos_per_batch, chosen, seed)
 

@@ -19,7 +19,7 @@ CLIPS = 3
 def dataset(tiny_data: Path) -> PretrainingDataset:
     folder = tiny_data / "howto100m"
     corpus = VideoTextCorpus.open(folder / "shards", read_video_list(folder / "train.txt"))
-    return PretrainingDataset(corpus, ClipSettings("aligned", CLIPS), SpecialTokens(2, 3, 0), seed=1, stream=1)
+    return PretrainingDataset(corpus, ClipSettings("aligned", CLIPS), SpecialTokens(2, 3), seed=1, stream=1)
 
 
 def slow_means(model: VideoClipModel, dataset: PretrainingDataset, epoch: int, groups: list[np.ndarray]) -> np.ndarray:
@@ -28,12 +28,13 @@ def slow_means(model: VideoClipModel, dataset: PretrainingDataset, epoch: int, g
     means = []
     for index, group in enumerate(groups):
         inputs = dataset[index]["net_input"]
+        clips = inputs["video_features"].split(inputs["video_lengths"].tolist())
+        texts = inputs["text_ids"].split(inputs["text_lengths"].tolist())
         for video in range(len(group)):
             total = 0
             for clip in range(video * CLIPS, (video + 1) * CLIPS):
-                own = {name: value[clip : clip + 1] for name, value in inputs.items()}
                 with torch.no_grad():
-                    output = model(**own)
+                    output = model(clips[clip], np.array([len(clips[clip])]), texts[clip], np.array([len(texts[clip])]))
                 total += (output["video_embeddings"] + output["text_embeddings"])[0].numpy() / 2
             means.append(total / CLIPS)
     return np.stack(means)
