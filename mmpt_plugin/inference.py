@@ -60,10 +60,13 @@ class VideoClip:
             (N, D) float32.
         """
         pieces = tokenize(self.tokenizer, texts, self.model.text_encoder.max_pieces)
-        lengths = np.array([len(piece) for piece in pieces], np.int64)
+        lengths, special = (
+            np.array([len(piece) for piece in pieces], np.int64),
+            bert_files.special_tokens(self.tokenizer),
+        )
         embeddings = self._empty(len(pieces))
         for batch in batches_by_length(lengths, batch_size):
-            text_ids = join_texts([pieces[index] for index in batch], self.tokenizer)["text_ids"]
+            text_ids = join_texts([pieces[index] for index in batch], special)["text_ids"]
             embeddings[batch] = self.model.encode_text(
                 text_ids.to(self._device), length_mask(lengths[batch] + 2)
             ).float()

@@ -6,7 +6,8 @@
 
 Ours draws and packs all clips of 32 videos x 16 at once from memory-mapped shards. The naive loader does what is usual
 and what the original does: six files opened a video, a Python loop over its clips, everything padded to the longest
-allowed. Both end in a batch ready for the model. Repeats of the two take turns.
+allowed. Both end in a batch ready for the model. Repeats of the two take turns. Before these, a few groups are read with
+the system's cache emptied of the shards (`from_disk`; null where they lie in memory anyway).
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def naive_group(folder: Path, videos: np.ndarray, clips_per_video: int, rng: np.
     return {name: torch.stack([pair[name] for pair in pairs]) for name in pairs[0]}
 
 
-def read_from_disk(shards: Path, groups: int, videos_per_batch: int, clips_per_video: int, seed: int) -> dict:
+def read_from_disk(shards: Path, groups: int, videos_per_batch: int, clips_per_video: int, seed: int) -> dict | None:
     """Groups of files that are not in the system's cache: clips a second of wall time, and what was read for them.
 
     To be called before anything else has mapped the files, whose pages could not be dropped then.
@@ -112,9 +113,12 @@ def read_from_disk(shards: Path, groups: int, videos_per_batch: int, clips_per_v
     dataset.set_groups(1, drawn)
     before, started = disk_bytes(), time.perf_counter()
     feature_bytes = sum(group["net_input"]["video_features"].nbytes for group in dataset)
+    elapsed, read = time.perf_counter() - started, disk_bytes() - before
+    if not read:
+        return None
     return {
-        "clips_per_second": round(len(drawn) * videos_per_batch * clips_per_video / (time.perf_counter() - started)),
-        "MiB_read": round((disk_bytes() - before) / 2**20),
+        "clips_per_second": round(len(drawn) * videos_per_batch * clips_per_video / elapsed),
+        "MiB_read": round(read / 2**20),
         "MiB_of_features": round(feature_bytes / 2**20),
     }
 

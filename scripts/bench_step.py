@@ -193,7 +193,7 @@ def measure(machine: Machine, variant: Variant, warm_up: int, steps: int) -> dic
     model = build_model(machine.config, machine.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, betas=(0.9, 0.98), weight_decay=0, fused=True)
     step = make_step(model, optimizer, variant)
-    prepare = pad_batch if variant.padded else dict
+    prepare = pad_batch if variant.padded else lambda batch: batch
     step(prepare(draw_batch(2, machine.device)))
     cuda = machine.device == "cuda"
     if cuda:
@@ -218,6 +218,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[64], help="sizes; the first one is compared in depth")
     parser.add_argument("--large-batch", type=int, default=0, help="also a step of so many pairs in chunks of --chunk")
     parser.add_argument("--chunk", type=int, default=64)
+    parser.add_argument(
+        "--large-steps", type=int, default=1, help="steps of the large batch that count, after one more"
+    )
     parser.add_argument("--rounds", type=int, default=2, help="each variant runs in so many processes")
     parser.add_argument("--warm-up", type=int, default=2, help="steps of a process before those that count")
     parser.add_argument("--steps", type=int, default=3, help="steps of a process that count")
@@ -261,11 +264,13 @@ def main() -> None:
         },
     }
     if args.large_batch:
-        large = in_new_process(machine, Variant(args.large_batch, chunk_pairs=args.chunk), 1, 1)
-        rate = args.large_batch / large["seconds"][0]
+        variant = Variant(args.large_batch, chunk_pairs=args.chunk)
+        large = in_new_process(machine, variant, 1, args.large_steps)
+        rate = args.large_batch / statistics.median(large["seconds"])
         report["large_batch"] = {
             "pairs": args.large_batch,
             "chunk_pairs": args.chunk,
+            "seconds": [round(value, 3) for value in large["seconds"]],
             "pairs_per_second": round(rate, 3),
             "pair_time_over_whole": round(rates["packed_fp32"] / rate, 3),
             "peak_above_weights_MiB": large["peak_above_weights_MiB"],

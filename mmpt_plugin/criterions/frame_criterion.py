@@ -12,7 +12,7 @@ from torch import Tensor
 class FrameCriterion(FairseqCriterion):
     """On batches of one video's windows with a `target`, of any model that returns `frame_logits` (S, classes).
 
-    S are the seconds of all windows; those that two windows share count in both.
+    S are the seconds of all windows, at least one; those that two windows share count in both.
     """
 
     def frame_loss(self, frame_logits: Tensor, target: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ fairseq leaves on the host when it moves a batch's tensors to a GPU: so nothing 
      "nsentences": B,
      "ntokens": int, real seconds and word pieces, special tokens not counted
      "video_id": list[str] of B,
-     "net_input": {"video_features": (sum of video_lengths, F), one row a second, as stored (float16); cast by the model
+     "net_input": {"video_features": (sum of video_lengths, F), one row a second, as stored (float16; others' files
+                       may have float32); cast by the model
                    "video_lengths": (B,) int64 array, seconds of each clip, at most max_video_seconds
                    "text_ids": (sum of text_lengths,) int64, [CLS] pieces [SEP] of each text
                    "text_lengths": (B,) int64 array, tokens of each text, at most max_text_pieces + 2}}
@@ -16,7 +17,7 @@ fairseq leaves on the host when it moves a batch's tensors to a GPU: so nothing 
 `values.split(lengths.tolist())` gives the pairs' own, and torch's `pad_sequence` of these a padded form.
 
 Where a clip has a bag of K texts (`task.clip_sampling=bag`), text_lengths has B * K entries, and texts i * K to
-(i + 1) * K belong to clip i; all else is per clip. So K is told by the numbers of texts and clips, and of their embeddings.
+(i + 1) * K belong to clip i; all else is per clip. So K = texts / clips, of lengths and of embeddings alike.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 
 Batch = dict[str, Any]
 Inputs = dict[str, Any]
+"""`net_input`, or one side of it."""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,9 @@ class MappedArray:
         return np.ndarray(self.shape, self.dtype, _map(self.path, self.modified), self.offset)
 
     def read_ahead(self, first: int, last: int) -> None:
-        """Asks the system to load `array[first:last]`, which is not empty."""
+        """Asks the system to load `array[first:last]`, which is not empty. Windows cannot be asked."""
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
         row = self.dtype.itemsize * math.prod(self.shape[1:])
         begin = (self.offset + first * row) // mmap.PAGESIZE * mmap.PAGESIZE
         _map(self.path, self.modified).madvise(mmap.MADV_WILLNEED, begin, self.offset + last * row - begin)
@@ -147,10 +149,11 @@ def read_ahead(arrays: Sequence[MappedArray], which: np.ndarray, firsts: np.ndar
     """Asks the system to load `arrays[which[i]][firsts[i]:lasts[i]]` for all i, at once, before they are needed.
 
     A page that is touched without having been asked for is waited for, one after the other, and the system then guesses
-    what to read around it: of ranges here and there it reads too much (docs/performance.md).
+    what to read around it: of ranges here and there that is ten times too much (docs/performance.md).
     """
-    stride = lasts.max(initial=0) + 1  # one row of integers for all arrays
-    begins, ends = union_of_ranges(which * stride + firsts, which * stride + lasts)
+    stride = lasts.max(initial=0) + 1
+    origin = which.astype(np.int64) * stride  # as if the arrays lay end to end
+    begins, ends = union_of_ranges(origin + firsts, origin + lasts)
     for index, begin, end in zip((begins // stride).tolist(), (begins % stride).tolist(), (ends % stride).tolist()):
         arrays[index].read_ahead(begin, end)
 

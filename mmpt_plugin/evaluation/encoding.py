@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from mmpt_plugin.data.pairs import Batch, Inputs, build_text, build_video
+from mmpt_plugin.data.pairs import Batch, Inputs, SpecialTokens, build_text, build_video
 from mmpt_plugin.evaluation.benchmark import EncodingPlan, Encodings, Window
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.windows import WINDOW_SECONDS
@@ -40,9 +40,9 @@ def load_windows(features: FeatureFolder, windows: Sequence[Window]) -> Inputs:
     return build_video(np.concatenate(rows), np.array([len(own) for own in rows]))
 
 
-def join_texts(pieces: Sequence[NDArray[np.int64]], tokenizer: PreTrainedTokenizerBase) -> Inputs:
+def join_texts(pieces: Sequence[NDArray[np.int64]], special: SpecialTokens) -> Inputs:
     """`text_ids` and `text_lengths` of texts (data/pairs.py), from what `tokenize` gives."""
-    return build_text(np.concatenate(pieces), np.array([len(own) for own in pieces]), special_tokens(tokenizer))
+    return build_text(np.concatenate(pieces), np.array([len(own) for own in pieces]), special)
 
 
 def batches_by_length(lengths: NDArray[np.integer], batch_size: int) -> list[NDArray[np.int64]]:
@@ -85,7 +85,7 @@ class EncodingDataset(FairseqDataset):
         """
         self.plan = plan
         self.features = features
-        self.tokenizer = tokenizer
+        self.special = special_tokens(tokenizer)
         self.pieces = tokenize(tokenizer, plan.texts, max_pieces)
         text_lengths = np.array([len(pieces) for pieces in self.pieces], np.int64)
         window_lengths = np.array([window.end - window.start for window in plan.windows], np.int64)
@@ -98,7 +98,7 @@ class EncodingDataset(FairseqDataset):
     def __getitem__(self, index: int) -> Batch:
         kind, places = self.batches[index]
         inputs = (
-            join_texts([self.pieces[place] for place in places], self.tokenizer)
+            join_texts([self.pieces[place] for place in places], self.special)
             if kind == "text"
             else load_windows(self.features, [self.plan.windows[place] for place in places])
         )

@@ -14,6 +14,7 @@ from mmpt_plugin.data.pairs import Batch, build_pairs
 from mmpt_plugin.evaluation.encoding import join_texts, load_windows, tokenize
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.finetuning.training_sets import CaptionedClip, LabelledVideo
+from mmpt_plugin.models.bert import special_tokens
 
 
 class CaptionedClipDataset(FairseqDataset):
@@ -38,7 +39,7 @@ class CaptionedClipDataset(FairseqDataset):
         """
         self.clips = clips
         self.features = features
-        self.tokenizer = tokenizer
+        self.special = special_tokens(tokenizer)
         self.pieces = tokenize(tokenizer, [sentence for clip in clips for sentence in clip.sentences], max_pieces)
         self.offsets = np.cumsum([0, *(len(clip.sentences) for clip in clips)])  # where a clip's sentences begin
         self.seed = seed
@@ -62,7 +63,7 @@ class CaptionedClipDataset(FairseqDataset):
         if not samples:
             return {}
         windows = [self.clips[index].window for index, _ in samples]
-        text = join_texts([pieces for _, pieces in samples], self.tokenizer)
+        text = join_texts([pieces for _, pieces in samples], self.special)
         batch = build_pairs(0, [window.video_id for window in windows], load_windows(self.features, windows), text)
         batch["id"] = torch.tensor([index for index, _ in samples])
         return batch
@@ -93,7 +94,7 @@ class LabelledVideoDataset(FairseqDataset):
         """
         self.videos = videos
         self.features = features
-        self.tokenizer = tokenizer
+        self.special = special_tokens(tokenizer)
         steps = list(dict.fromkeys(step for video in videos for step in video.steps))
         self.pieces = dict(zip(steps, tokenize(tokenizer, steps, max_pieces)))
 
@@ -105,7 +106,7 @@ class LabelledVideoDataset(FairseqDataset):
         inputs = load_windows(self.features, video.windows)
         target = np.concatenate([video.labels[window.start : window.end] for window in video.windows])
         if video.steps:
-            inputs |= join_texts([self.pieces[step] for step in video.steps], self.tokenizer)
+            inputs |= join_texts([self.pieces[step] for step in video.steps], self.special)
         return {
             "id": torch.tensor([index]),
             "nsentences": 1,

@@ -134,7 +134,10 @@ def rows_of(token_mask: Tensor, batch: Tensor, padded_dimensions: int) -> Tensor
     Args:
         token_mask: (B, L) bool on the host.
         batch: (B, L, ...), or the tokens alone, (tokens, ...).
-        padded_dimensions: of the former.
+        padded_dimensions: number of dimensions of the padded form.
+
+    Returns:
+        (tokens,) int64, rows of the batch with all its positions in one dimension.
 
     Raises:
         ValueError: if mask and batch do not fit.
@@ -194,7 +197,9 @@ class TextEncoder(nn.Module):
         position_ids = self.first_position + packing.pack(torch.arange(L).expand(B, L))
         packing, position_ids = packing.to(device), on_device(position_ids, device)
         if not can_be_packed(self.transformer.config):
-            padded = self.transformer(input_ids=packing.unpack(ids), attention_mask=mask_there.long()).last_hidden_state
+            padding = self.transformer.config.pad_token_id or 0
+            padded_ids = packing.unpack(ids).masked_fill(~mask_there, padding)
+            padded = self.transformer(input_ids=padded_ids, attention_mask=mask_there.long()).last_hidden_state
             return padded.masked_fill(~mask_there[..., None], 0), mask_there
         tokens = {"input_ids": ids}
         if self.token_type is not None:

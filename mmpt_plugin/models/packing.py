@@ -45,6 +45,8 @@ def length_mask(lengths: NDArray[np.integer], longest: int | None = None) -> Ten
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on the device, without waiting for it."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # from other memory CUDA may wait
     return tensor.to(device, non_blocking=True)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mmpt_plugin.data import corpus as corpus_module
 from mmpt_plugin.data import shards as shards_module
 from mmpt_plugin.data.corpus import VideoTextCorpus, open_shards, read_video_list
-from mmpt_plugin.data.shards import ShardWriter
+from mmpt_plugin.data.shards import MappedArray, ShardWriter
 
 WIDTH = 3
 
@@ -124,9 +124,14 @@ def test_clips_equal_the_obvious_version(stored, data, max_seconds, max_tokens):
 
     positions = np.array(data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=8)))
     spans = np.array([span_within(corpus.video_seconds[v]) + span_within(corpus.caption_counts[v]) for v in positions])
-    features, video_lengths, tokens, text_lengths = corpus.clips(
-        positions, spans, max_seconds=max_seconds, max_tokens=max_tokens
-    )
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MappedArray, "read_ahead", lambda array, *rows: asked.append((array.path, *rows)))
+        features, video_lengths, tokens, text_lengths = corpus.clips(
+            positions, spans, max_seconds=max_seconds, max_tokens=max_tokens
+        )
+    read = {(v, span[0] + second) for v, n, span in zip(positions, video_lengths, spans) for second in range(n)}
+    assert sum(last - first for _, first, last in asked) == len(read)  # each row once
     expected = [obvious_clip(videos[LIST[v]], span, max_seconds, max_tokens) for v, span in zip(positions, spans)]
     assert features.dtype == np.float16 and tokens.dtype == np.int32
     np.testing.assert_array_equal(features, np.concatenate([rows for rows, _, _ in expected]))

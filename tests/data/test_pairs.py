@@ -109,6 +109,14 @@ def test_bags_of_texts_stand_clip_by_clip() -> None:
     assert texts == [[200], [201, 202], [203], [], [204, 205, 206], [207]]
 
 
+def test_groups_of_different_types_join_in_the_wider_one() -> None:
+    one, other = group(0, [[200]], [2]), group(1, [[201]], [1])
+    other["net_input"]["video_features"] = other["net_input"]["video_features"].float() + 1 / 3
+    features = collate_groups([one, other])["net_input"]["video_features"]
+    assert features.dtype == torch.float32
+    np.testing.assert_allclose(features[:, 0], [0, 1, 1 / 3])
+
+
 def test_one_group_is_not_copied() -> None:
     one = group(0, [[200]], [2])
     assert collate_groups([one]) is one

@@ -295,7 +295,7 @@ def test_what_is_asked_for_is_what_will_be_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [(0, 1), (5, 6), (2000, 3000), (2999, 3000)])
-def test_reading_ahead_reaches_the_disk(tmp_path, monkeypatch, rows):
+def test_whole_pages_are_asked_for(tmp_path, monkeypatch, rows):
     """The call that the system gets: whole pages, which hold the rows, inside of the file."""
     videos = {"a": (np.arange(3000 * WIDTH).reshape(3000, WIDTH) / 9000, [[0, 1]], [[5]])}
     array = read_shard(write_one_shard(tmp_path, videos=videos)).features.data

@@ -15,19 +15,21 @@ from mmpt_plugin.tasks.pretraining import VideoClipPretrainingConfig, VideoClipP
 
 @dataclass
 class WordDropoutConfig(VideoClipPretrainingConfig):
-    word_dropout: float = field(default=0.1, metadata={"help": "share of word pieces that training hides"})
+    word_dropout: float = field(default=0.1, metadata={"help": "share of word pieces that training leaves out"})
 
 
 @register_task("word_dropout", dataclass=WordDropoutConfig)
 class WordDropoutTask(VideoClipPretrainingTask):
-    """Our data, with some words hidden."""
+    """Our data, with some words left out."""
 
     def train_step(self, sample, model, *args, **kwargs):
         inputs = sample["net_input"]
-        ids, lengths = inputs["text_ids"], inputs["text_lengths"]
-        kept = (ids == self.special.cls) | (ids == self.special.sep) | (torch.rand(len(ids)) >= self.cfg.word_dropout)
-        inputs["text_ids"] = ids[kept]
-        inputs["text_lengths"] = np.array([int(own.sum()) for own in kept.split(lengths.tolist())])
+        ids, ends = inputs["text_ids"], np.cumsum(inputs["text_lengths"])
+        firsts = ends - inputs["text_lengths"]
+        kept = torch.rand(len(ids)).numpy() >= self.cfg.word_dropout  # on the host: no GPU is waited for
+        kept[firsts] = kept[ends - 1] = True  # [CLS] and [SEP]
+        inputs["text_ids"] = ids.index_select(0, torch.from_numpy(np.flatnonzero(kept)).to(ids.device))
+        inputs["text_lengths"] = np.add.reduceat(kept, firsts, dtype=np.int64)
         return super().train_step(sample, model, *args, **kwargs)
 
 
@@ -46,7 +48,7 @@ class BagOfWords(BaseFairseqModel):
     def forward(self, video_features, video_lengths, text_ids, text_lengths):
         seconds, words = self.video(video_features.to(self.video.weight)), self.words(text_ids)
         means = [
-            torch.stack([own.mean(0) for own in states.split(lengths.tolist())])
+            torch.stack([own.sum(0) / max(len(own), 1) for own in states.split(lengths.tolist())])
             for states, lengths in ((seconds, video_lengths), (words, text_lengths))
         ]
         return {"video_embeddings": means[0], "text_embeddings": means[1]}

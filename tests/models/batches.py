@@ -1,4 +1,4 @@
-"""Padded batches as the model's `forward` takes them."""
+"""Padded batches without their padding, as the model's `forward` takes them."""
 
 from torch import Tensor
 

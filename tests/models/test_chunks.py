@@ -1,5 +1,6 @@
 """Training in chunks of pairs gives the whole batch's gradients, dropout included."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,3 +59,14 @@ def test_dropout_of_the_second_run_is_that_of_the_first(tiny_model, inputs):
     below, _ = gradients(tiny_model, inputs, 3)
     assert (above - below) / 2e-2 == pytest.approx(analytic[index][5].item(), rel=2e-2, abs=1e-3)
     assert gradients(tiny_model, inputs, 3, seed=1)[0] != pytest.approx(below, rel=1e-4)
+
+
+@pytest.mark.parametrize("chunk_pairs", [0, 2])
+def test_clips_without_a_second(tiny_model, inputs, chunk_pairs):
+    """A batch of nothing but [CLS] and [SEP] is embedded, and trains these."""
+    empty = inputs | {"video_features": inputs["video_features"][:0], "video_lengths": np.zeros(7, np.int64)}
+    _, gradients_of_all = gradients(tiny_model, empty, chunk_pairs)
+    named = dict(zip([name for name, _ in tiny_model.named_parameters()], gradients_of_all))
+    assert all(gradient.isfinite().all() for gradient in gradients_of_all)
+    assert named["video_encoder.transformer.embeddings.word_embeddings.weight"].any()
+    assert not named["video_encoder.feature_projection.input.weight"].any()

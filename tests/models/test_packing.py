@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from transformers import BertConfig, PreTrainedModel
 
 from mmpt_plugin.models.bert import text_transformer, video_transformer
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
-from mmpt_plugin.models.packing import ATTENTION_NAME, SEQUENCES_PER_BUCKET, Packing, run_packed
+from mmpt_plugin.models.packing import ATTENTION_NAME, SEQUENCES_PER_BUCKET, Packing, length_mask, run_packed
 
 from .batches import without_padding
 
@@ -53,17 +54,17 @@ def masked_batch(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 
 
 @settings(deadline=None)
-@given(masked_batch())
-def test_pack_and_unpack_undo_each_other(drawn: tuple[Tensor, Tensor]) -> None:
+@given(masked_batch(), st.sampled_from(["cpu", "cuda"]))
+def test_pack_and_unpack_undo_each_other(drawn: tuple[Tensor, Tensor], device: str) -> None:
     padded, mask = drawn
-    packing = Packing.of(mask, mask, torch.device("cpu"))
+    packing = Packing.of(mask, mask, torch.device(device))  # it stays on the host
     packed = packing.pack(padded)
     by_extent = sorted(zip(padded.tolist(), mask.tolist()), key=lambda x: max(i * r for i, r in enumerate(x[1], 1)))
     assert packed.tolist() == [token for row, real in by_extent for token, r in zip(row, real) if r]
     assert torch.equal(packing.unpack(packed), padded * mask[..., None])
     assert torch.equal(packing.pack(packing.unpack(packed)), packed)
     assert torch.equal(packing.pack(mask), torch.ones(len(packed), dtype=torch.bool))  # of any trailing shape
-    assert len(packing.buckets) == -(-len(mask) // SEQUENCES_PER_BUCKET)
+    assert len(packing.buckets) == (1 if device == "cuda" else -(-len(mask) // SEQUENCES_PER_BUCKET))
     assert sum(bucket.num_tokens for bucket in packing.buckets) == len(packed)
     for bucket, tokens in zip(packing.buckets, packed.split([bucket.num_tokens for bucket in packing.buckets])):
         assert torch.equal(bucket.unpad(bucket.pad(tokens)), tokens)
@@ -176,3 +177,86 @@ def test_dropout_works_on_packed_tokens() -> None:
     assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
     transformer.eval()
     assert torch.equal(run(1), run(2))
+
+
+def test_one_bucket_gives_the_states_of_many() -> None:
+    """What a GPU computes, on this device: all sequences at once."""
+    transformer = text_transformer(CONFIG).eval()
+    lengths = torch.randint(1, 15, (2 * SEQUENCES_PER_BUCKET + 3, 1))
+    mask = torch.arange(14) < lengths
+    ids, positions = torch.randint(50, mask.shape), torch.arange(14).expand_as(mask)
+    states = []
+    for device in ("cpu", "cuda"):
+        packing = Packing.of(mask, mask, torch.device(device))
+        packed = run_packed(transformer, packing, packing.pack(positions), input_ids=packing.pack(ids))
+        states.append(packing.unpack(packed))
+    torch.testing.assert_close(*states, rtol=0, atol=1e-5)
+
+
+# --- padded batches and real rows alone ---
+
+HOLES = torch.tensor([[1, 1, 0, 1, 1, 0], [1, 0, 0, 0, 1, 1], [1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]]).bool()
+
+
+def test_a_texts_hidden_tokens_keep_their_positions() -> None:
+    packed, padded = with_a_padded_copy(text_transformer(CONFIG), "sdpa")
+    ids = torch.randint(50, HOLES.shape)
+    states, _ = TextEncoder(packed, max_pieces=4)(ids, HOLES)
+    expected = padded(input_ids=ids, attention_mask=HOLES.long()).last_hidden_state
+    torch.testing.assert_close(states, expected * HOLES[..., None], rtol=0, atol=1e-5)
+    alone, _ = TextEncoder(packed, max_pieces=4)(ids[HOLES], HOLES)
+    assert torch.equal(alone, states)
+
+
+def test_a_videos_hidden_seconds_leave_the_others_at_their_positions() -> None:
+    packed, padded = with_a_padded_copy(video_transformer(CONFIG, 2), "sdpa")
+    encoder = VideoEncoder(packed, feature_size=8, max_seconds=32)
+    features, words = torch.randn(*HOLES.shape, 8), padded.get_input_embeddings().weight
+    states, mask = encoder(features, HOLES)
+    for state, own_mask, rows, is_real in zip(states, mask, features, HOLES):
+        embeds = torch.cat([words[:1], encoder.feature_projection(rows[is_real]), words[1:]])
+        positions = torch.tensor([0, *(is_real.nonzero().squeeze(1) + 1).tolist(), 33])
+        expected = padded(inputs_embeds=embeds[None], position_ids=positions[None]).last_hidden_state[0]
+        torch.testing.assert_close(state[own_mask], expected, rtol=0, atol=1e-5)
+    alone, _ = encoder(features[HOLES], HOLES)
+    assert torch.equal(alone, states)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_padding_can_be_computed(dtype: torch.dtype) -> None:
+    """Padded seconds attend to the real ones; those do not see them; [SEP] follows the padding."""
+    packed, padded = with_a_padded_copy(video_transformer(CONFIG, 2), "sdpa")
+    encoder = VideoEncoder(packed, feature_size=8, max_seconds=32)
+    mask = torch.arange(6) < torch.tensor([[6], [2]])
+    features, words = torch.randn(2, 6, 8).to(dtype) * mask[..., None], padded.get_input_embeddings().weight
+    states, all_of_them = encoder(features, mask, compute_padding=True)
+    rows = encoder.feature_projection(features.float())
+    embeds = torch.cat([words[:1].expand(2, 1, -1), rows, words[1:].expand(2, 1, -1)], 1)
+    keys = torch.nn.functional.pad(mask, (1, 1), value=True)
+    positions = torch.tensor([[*range(7), 33]] * 2)
+    expected = padded(inputs_embeds=embeds, attention_mask=keys.long(), position_ids=positions).last_hidden_state
+    torch.testing.assert_close(states, expected, rtol=0, atol=1e-5)
+    assert all_of_them.all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (torch.randn(3, 8), r"shape \(3, 8\) does not fit a mask of the shape \(2, 4\) with 5 real tokens"),
+        (torch.randn(2, 3, 8), r"shape \(2, 3, 8\) does not fit a mask of the shape \(2, 4\)"),
+    ],
+)
+def test_rows_and_mask_must_fit(rows: Tensor, message: str) -> None:
+    encoder = VideoEncoder(video_transformer(CONFIG, 2), feature_size=8, max_seconds=32)
+    with pytest.raises(ValueError, match=message):
+        encoder(rows, torch.arange(4) < torch.tensor([[4], [1]]))
+
+
+def test_length_mask_of_hand_worked_cases() -> None:
+    assert length_mask(np.array([0, 2, 3])).tolist() == [
+        [False, False, False],
+        [True, True, False],
+        [True, True, True],
+    ]
+    assert length_mask(np.array([1]), 2).tolist() == [[True, False]]
+    assert length_mask(np.array([0, 0])).shape == (2, 0)

@@ -43,7 +43,7 @@ def build(folder: Path, **settings: int) -> VideoClipModel:
 def our_input(folder: Path, texts: list[str]) -> Inputs:
     tokenizer = bert.load_tokenizer(str(folder))
     pieces = tokenize(tokenizer, texts, 61)
-    return join_texts(pieces, tokenizer)
+    return join_texts(pieces, bert.special_tokens(tokenizer))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,7 +8,7 @@ import torch
 
 from mmpt_plugin.criterions.contrastive import symmetric_info_nce
 from mmpt_plugin.models.mmpt_checkpoint import from_mmpt
-from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel, load_videoclip
+from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel, frame_classifier, load_videoclip
 
 from .batches import without_padding
 
@@ -150,3 +150,16 @@ def test_too_long_inputs_are_refused(tiny_model):
         tiny_model.encode_video(torch.zeros(1, 33, 512), torch.ones(1, 33, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"64 tokens .* model\.max_text_pieces"):
         tiny_model.encode_text(torch.zeros(1, 64, dtype=torch.int64), torch.ones(1, 64, dtype=torch.bool))
+
+
+def test_logits_of_seconds_are_those_of_their_states(tiny_model):
+    lengths, tokens = np.array([5, 0, 3, 8]), np.array([4, 7])
+    features, text_ids = torch.randn(16, 512), torch.randint(5, 19, (11,))
+    mask = torch.arange(8) < torch.tensor(lengths)[:, None]
+    states = tiny_model.encode_video(features, mask, attend_to_cls=False, return_hidden_states=True)
+    seconds = torch.cat([own[1 : length + 1] for own, length in zip(states, lengths)])
+    texts = tiny_model.encode_text(text_ids, torch.arange(7) < torch.tensor(tokens)[:, None])
+    torch.testing.assert_close(tiny_model.classify_frames(features, lengths, text_ids, tokens), seconds @ texts.T)
+    tiny_model.frame_classifier = frame_classifier(tiny_model.video_encoder, 4)
+    output = tiny_model(features, lengths, frames=True)
+    torch.testing.assert_close(output["frame_logits"], tiny_model.frame_classifier(seconds))

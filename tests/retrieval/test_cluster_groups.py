@@ -28,7 +28,7 @@ class FeatureMeans(torch.nn.Module):
         self, video_features: torch.Tensor, video_lengths: np.ndarray, text_ids: torch.Tensor, text_lengths: np.ndarray
     ) -> dict[str, torch.Tensor]:
         clips = video_features.float().split(video_lengths.tolist())
-        mean = self.scale * torch.stack([clip.mean(0) for clip in clips])
+        mean = self.scale * torch.stack([clip.sum(0) / max(len(clip), 1) for clip in clips])
         return {"video_embeddings": mean, "text_embeddings": mean}
 
 

@@ -102,16 +102,18 @@ def test_ablations_on_two_processes(tiny_settings, tmp_path, difference):
         torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6)
 
 
-def test_gathered_negatives_are_those_of_one_large_batch(tiny_settings, tmp_path):
+@pytest.mark.parametrize(("primary", "overrides"), [("pretrain", []), ("ablation_mil_nce", ["task.bag_captions=2"])])
+def test_gathered_negatives_are_those_of_one_large_batch(tiny_settings, tmp_path, primary, overrides):
     common = (
         *tiny_settings,
+        *overrides,
         "task.retrieval.enabled=false",
         "optimization.max_update=3",
         "lr_scheduler.warmup_updates=0",
     )
     still = (*SGD, f"model.bert={_without_dropout(tiny_settings, tmp_path)}")
-    run(2, "pretrain", *common, *still, f"checkpoint.save_dir={tmp_path / 'two'}", "criterion.gather=true")
-    run(1, "pretrain", *common, *still, f"checkpoint.save_dir={tmp_path / 'one'}", "dataset.batch_size=2")
+    run(2, primary, *common, *still, f"checkpoint.save_dir={tmp_path / 'two'}", "criterion.gather=true")
+    run(1, primary, *common, *still, f"checkpoint.save_dir={tmp_path / 'one'}", "dataset.batch_size=2")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,76 @@
+"""The benchmark scripts, in the smallest sizes: they run, and report what docs/performance.md and the guard read."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+TINY = ["--layers", "2", "--width", "64"]
+
+
+def report(script: str, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / script), *arguments], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_every_ratio_of_the_guard_is_of_a_benchmark_that_it_runs(load_script) -> None:
+    bench = load_script("bench")
+    assert {ratio.benchmark for ratio in bench.RATIOS} <= bench.COMMANDS.keys()
+    assert all((SCRIPTS / command[0]).is_file() for command in bench.COMMANDS.values())
+    below, above = (bench.Ratio("", "data", lambda r: 1.0, 2, at_most) for at_most in (True, False))
+    assert below.holds(2) and not below.holds(2.1) and above.holds(2) and not above.holds(1.9)
+
+
+@pytest.mark.slow
+def test_data() -> None:
+    found = report("bench_data.py", "--videos", "40", "--repeats", "2", "--groups-from-disk", "1")
+    ours, naive = (found["clips_per_cpu_second"][name] for name in ("ours", "naive"))
+    assert 0 < naive["min"] <= naive["median"] < ours["median"] and found["ours_over_naive"] > 1
+    assert found["videos"] == 40 and found["clips_per_batch"] == 512 and found.keys() >= {"from_disk"}
+    if found["from_disk"]:  # null where the temporary folder lies in memory
+        assert found["from_disk"]["MiB_read"] > 0 and found["from_disk"]["MiB_of_features"] > 0
+    assert found["machine"]["cores"] >= 1 and "torch" in found["machine"]["versions"]
+
+
+@pytest.mark.slow
+def test_step() -> None:
+    sizes = ["--pairs", "6", "--rounds", "1", "--warm-up", "1", "--steps", "2", "--large-batch", "12", "--chunk", "4"]
+    found = report("bench_step.py", *sizes, *TINY)
+    assert {len(times) for times in found["seconds"].values()} == {2}
+    assert found["pairs_per_second"].keys() == {"padded_fp32", "packed_fp32", "padded_bf16", "packed_bf16"}
+    assert found["large_batch"]["pairs"] == 12 and len(found["large_batch"]["seconds"]) == 1
+    # 2 and 1 layers of 12 * 64^2 weights and the projection; 36.5 and 19.5 tokens, forward and backward
+    expected = 3 * 2 * (12 * 64**2 * (2 * 36.5 + 19.5) + 17.5 * (512 * 64 + 64**2)) / 1e9
+    assert found["useful_gigaflops_per_pair"] == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.slow
+def test_embedding() -> None:
+    found = report("bench_embedding.py", "--videos", "2", "4", "--clips-per-video", "3", "--repeats", "2", *TINY)
+    assert {size: len(times) for size, times in found["seconds"].items()} == {"2": 2, "4": 2}
+    assert all(rate > 0 for rate in found["pairs_per_second"].values())
+
+
+@pytest.mark.slow
+def test_retrieval() -> None:
+    found = report(
+        "bench_retrieval.py", "--videos", "500", "--queries", "20", "--sizes", "100", "200", "400", "--repeats", "1"
+    )
+    assert found["search"]["recall_against_brute_force"] == 1
+    assert [row["videos"] for row in found["bookkeeping"]["measured"]] == [100, 200, 400]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("benchmark", ["coin", "crosstask"])
+def test_zeroshot(benchmark: str) -> None:
+    found = report(
+        "bench_zeroshot.py", "--benchmark", benchmark, "--videos", "4", "--labels", "10", "--repeats", "1", "--tiny"
+    )
+    assert found["times_faster_than_plain"].keys() == {"fp32", "bf16"}
+    assert all(value > 0 for value in found["times_faster_than_plain"].values())
