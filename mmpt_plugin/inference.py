@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.evaluation.encoding import batches_by_length, join_texts, tokenize
 from mmpt_plugin.evaluation.windows import sliding_windows
 from mmpt_plugin.models import bert as bert_files
@@ -62,7 +63,7 @@ class VideoClip:
         pieces = tokenize(self.tokenizer, texts, self.model.text_encoder.max_pieces)
         lengths, special = (
             np.array([len(piece) for piece in pieces], np.int64),
-            bert_files.special_tokens(self.tokenizer),
+            SpecialTokens.of(self.tokenizer),
         )
         embeddings = self._empty(len(pieces))
         for batch in batches_by_length(lengths, batch_size):

@@ -56,7 +56,7 @@ RATIOS = (
     Ratio("step: real tokens only over padded, fp32", "step", lambda r: r["packed_over_padded"]["fp32"], 1.4),
     Ratio("step: real tokens only over padded, bf16", "step", lambda r: r["packed_over_padded"]["bf16"], 1.3),
     Ratio(
-        "step: a pair's time in 256 pairs by chunks of 64 over 64 at once",
+        "step: a pair's time in 256 pairs by chunks of 32 over 64 at once",
         "step",
         lambda r: r["large_batch"]["pair_time_over_whole"],
         1.35,

@@ -217,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, nargs="+", default=[64], help="sizes; the first one is compared in depth")
     parser.add_argument("--large-batch", type=int, default=0, help="also a step of so many pairs in chunks of --chunk")
-    parser.add_argument("--chunk", type=int, default=64)
+    parser.add_argument("--chunk", type=int, default=32)
     parser.add_argument(
         "--large-steps", type=int, default=1, help="steps of the large batch that count, after one more"
     )

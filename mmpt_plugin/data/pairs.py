@@ -24,11 +24,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Batch = dict[str, Any]
 Inputs = dict[str, Any]
@@ -41,6 +44,11 @@ class SpecialTokens:
 
     cls: int
     sep: int
+
+    @staticmethod
+    def of(tokenizer: PreTrainedTokenizerBase) -> SpecialTokens:
+        """Those of a model's tokenizer."""
+        return SpecialTokens(tokenizer.cls_token_id, tokenizer.sep_token_id)
 
 
 def build_text(pieces: NDArray[np.integer], lengths: NDArray[np.integer], special: SpecialTokens) -> Inputs:

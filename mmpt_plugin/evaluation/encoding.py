@@ -21,7 +21,6 @@ from mmpt_plugin.data.pairs import Batch, Inputs, SpecialTokens, build_text, bui
 from mmpt_plugin.evaluation.benchmark import EncodingPlan, Encodings, Window
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.windows import WINDOW_SECONDS
-from mmpt_plugin.models.bert import special_tokens
 from mmpt_plugin.models.packing import length_mask
 from mmpt_plugin.models.videoclip import VideoClipModel
 
@@ -85,7 +84,7 @@ class EncodingDataset(FairseqDataset):
         """
         self.plan = plan
         self.features = features
-        self.special = special_tokens(tokenizer)
+        self.special = SpecialTokens.of(tokenizer)
         self.pieces = tokenize(tokenizer, plan.texts, max_pieces)
         text_lengths = np.array([len(pieces) for pieces in self.pieces], np.int64)
         window_lengths = np.array([window.end - window.start for window in plan.windows], np.int64)

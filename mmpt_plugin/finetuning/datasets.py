@@ -10,11 +10,10 @@ from fairseq.data import FairseqDataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from mmpt_plugin.data.pairs import Batch, build_pairs
+from mmpt_plugin.data.pairs import Batch, SpecialTokens, build_pairs
 from mmpt_plugin.evaluation.encoding import join_texts, load_windows, tokenize
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.finetuning.training_sets import CaptionedClip, LabelledVideo
-from mmpt_plugin.models.bert import special_tokens
 
 
 class CaptionedClipDataset(FairseqDataset):
@@ -39,7 +38,7 @@ class CaptionedClipDataset(FairseqDataset):
         """
         self.clips = clips
         self.features = features
-        self.special = special_tokens(tokenizer)
+        self.special = SpecialTokens.of(tokenizer)
         self.pieces = tokenize(tokenizer, [sentence for clip in clips for sentence in clip.sentences], max_pieces)
         self.offsets = np.cumsum([0, *(len(clip.sentences) for clip in clips)])  # where a clip's sentences begin
         self.seed = seed
@@ -94,7 +93,7 @@ class LabelledVideoDataset(FairseqDataset):
         """
         self.videos = videos
         self.features = features
-        self.special = special_tokens(tokenizer)
+        self.special = SpecialTokens.of(tokenizer)
         steps = list(dict.fromkeys(step for video in videos for step in video.steps))
         self.pieces = dict(zip(steps, tokenize(tokenizer, steps, max_pieces)))
 

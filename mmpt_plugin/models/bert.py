@@ -22,7 +22,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.models.packing import can_be_packed
 
 logger = logging.getLogger(__name__)
@@ -80,11 +79,6 @@ def load_tokenizer(bert: str) -> PreTrainedTokenizerBase:
             f"{tokenizer.cls_token!r} before it and {tokenizer.sep_token!r} after it are needed"
         )
     return tokenizer
-
-
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> SpecialTokens:
-    """The ids that a text is wrapped in."""
-    return SpecialTokens(tokenizer.cls_token_id, tokenizer.sep_token_id)
 
 
 def text_transformer(config: PretrainedConfig) -> PreTrainedModel:

@@ -18,7 +18,7 @@ from mmpt_plugin.criterions import contrastive, mil_nce  # noqa: F401 (registers
 from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
 from mmpt_plugin.data.epoch_iterator import FixedEpochIterator, GroupEpochIterator
 from mmpt_plugin.data.groups import GroupSource, RandomGroups, consecutive_groups
-from mmpt_plugin.data.pairs import Batch
+from mmpt_plugin.data.pairs import Batch, SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, SAMPLING_RULES, ClipSettings, PretrainingDataset
 from mmpt_plugin.features.manifest import check_same_settings
 from mmpt_plugin.models import bert
@@ -122,7 +122,7 @@ class VideoClipPretrainingTask(VideoClipTask):
         )
         tokenizer = bert.load_tokenizer(cfg.bert)
         self.vocabulary = tokenizer.get_vocab()
-        self.special = bert.special_tokens(tokenizer)
+        self.special = SpecialTokens.of(tokenizer)
         self.source: GroupSource | None = None
 
     @classmethod

@@ -18,7 +18,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from mmpt_plugin.data.pairs import Inputs
+from mmpt_plugin.data.pairs import Inputs, SpecialTokens
 from mmpt_plugin.evaluation.encoding import join_texts, tokenize
 from mmpt_plugin.models import bert
 from mmpt_plugin.models.encoders import TextEncoder
@@ -43,7 +43,7 @@ def build(folder: Path, **settings: int) -> VideoClipModel:
 def our_input(folder: Path, texts: list[str]) -> Inputs:
     tokenizer = bert.load_tokenizer(str(folder))
     pieces = tokenize(tokenizer, texts, 61)
-    return join_texts(pieces, bert.special_tokens(tokenizer))
+    return join_texts(pieces, SpecialTokens.of(tokenizer))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
