@@ -44,7 +44,7 @@ def test_step() -> None:
     found = report("bench_step.py", *sizes, *TINY)
     assert {len(times) for times in found["seconds"].values()} == {2}
     assert found["pairs_per_second"].keys() == {"padded_fp32", "packed_fp32", "padded_bf16", "packed_bf16"}
-    assert found["large_batch"]["pairs"] == 12 and len(found["large_batch"]["seconds"]) == 1
+    assert found["large_batch"]["pairs"] == 12 and len(found["seconds"]["chunked_fp32"]) == 1
     # 2 and 1 layers of 12 * 64^2 weights and the projection; 36.5 and 19.5 tokens, forward and backward
     expected = 3 * 2 * (12 * 64**2 * (2 * 36.5 + 19.5) + 17.5 * (512 * 64 + 64**2)) / 1e9
     assert found["useful_gigaflops_per_pair"] == pytest.approx(expected, rel=0.05)
