@@ -22,7 +22,7 @@ from tabulate import tabulate
 SCRIPTS = Path(__file__).resolve().parent
 COMMANDS = {
     "data": "bench_data.py",
-    "step": "bench_step.py --pairs 32 --rounds 1 --warm-up 2 --steps 2 --large-batch 96",
+    "step": "bench_step.py --pairs 32 --rounds 1 --warm-up 2 --steps 2 --large-batch 96 --large-steps 2",
     "retrieval": "bench_retrieval.py",
     "zeroshot": "bench_zeroshot.py --videos 24 --repeats 1",
     "s3d": "bench_s3d.py --rounds 2 --batches 1 --threads 2 --video-seconds 6",
