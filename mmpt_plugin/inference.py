@@ -61,10 +61,8 @@ class VideoClip:
             (N, D) float32.
         """
         pieces = tokenize(self.tokenizer, texts, self.model.text_encoder.max_pieces)
-        lengths, special = (
-            np.array([len(piece) for piece in pieces], np.int64),
-            SpecialTokens.of(self.tokenizer),
-        )
+        lengths = np.array([len(piece) for piece in pieces], np.int64)
+        special = SpecialTokens.of(self.tokenizer)
         embeddings = self._empty(len(pieces))
         for batch in batches_by_length(lengths, batch_size):
             text_ids = join_texts([pieces[index] for index in batch], special)["text_ids"]
