@@ -2,23 +2,26 @@
 """Pairs per second of a training step: towers on real tokens only against padded ones, whole batches against chunks.
 
 BERT-base's size with random weights, pairs of uniform lengths (video 3-32 s, text 8-61 pieces), forward + backward +
-clipping + Adam, a new batch each step. Each variant runs in a process of its own, as training does: steps of different
-sizes that share a process pay for each other's memory. The variants, among them a batch of many pairs in chunks if asked
-for, take turns, so that drift of the machine touches them alike. Also the chunks' peak of memory above weights, gradients
-and optimizer. Writes JSON.
+clipping + Adam. Each variant runs in a process of its own, as training does: steps of different sizes that share a process
+pay for each other's memory. The variants of a precision, among them a batch of many pairs in chunks if asked for, take
+turns of some seconds, in the middle of a step if need be, so that a machine whose rate drifts drifts for all of them: the
+others' processes are stopped meanwhile. Also the chunks' peak of memory above weights, gradients and optimizer. Writes JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import signal
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for activations: must be set before torch is loaded
@@ -44,14 +47,16 @@ class Variant:
 
     Attributes:
         pairs: of a batch.
+        steps: to measure, at least.
+        precision: one of PRECISIONS; bf16 by autocast.
         padded: compute every position, by Hugging Face's own attention.
-        bf16: autocast.
         chunk_pairs: as `model.chunk_pairs`.
     """
 
     pairs: int
+    steps: int
+    precision: str = "fp32"
     padded: bool = False
-    bf16: bool = False
     chunk_pairs: int = 0
 
 
@@ -138,7 +143,7 @@ def make_step(model: VideoClipModel, optimizer: torch.optim.Optimizer, variant: 
 
     def step(batch: Inputs) -> None:
         device = batch["text_ids"].device.type
-        with torch.autocast(device, torch.bfloat16, enabled=variant.bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=variant.precision == "bf16"):
             output = padded_forward(model, batch) if variant.padded else model(**batch)
         loss = symmetric_info_nce(output["video_embeddings"].float(), output["text_embeddings"].float())
         optimizer.zero_grad()
@@ -166,7 +171,7 @@ def useful_flops(config: BertConfig, batch: Inputs) -> float:
     return 3 * (layer * (config.num_hidden_layers // 2 * video_tokens + config.num_hidden_layers * text) + projection)
 
 
-def matmul_gigaflops(dtype: torch.dtype, device: str, size: int = 2048) -> float:
+def matmul_gigaflops(dtype: torch.dtype, device: str, size: int = 2048, repeats: int = 5) -> float:
     """What a plain matrix product of two squares reaches here."""
     a, b = torch.randn(2, size, size, device=device).to(dtype)
 
@@ -175,7 +180,7 @@ def matmul_gigaflops(dtype: torch.dtype, device: str, size: int = 2048) -> float
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return 2 * size**3 / min(seconds(product) for _ in range(20)) / 1e9
+    return 2 * size**3 / statistics.median(seconds(product) for _ in range(repeats)) / 1e9
 
 
 def resident_mebibytes(key: str) -> float:
@@ -184,10 +189,11 @@ def resident_mebibytes(key: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def measure(machine: Machine, variant: Variant, warm_up: int, steps: int) -> dict:
-    """Seconds of each step after the warm-up, and the peak of memory above weights, gradients and moments in mebibytes.
+def make_steps(connection: Connection, machine: Machine, variant: Variant, warm_up: int) -> None:
+    """A process's life: warm up, say so, then for each word from the connection make a step and send the peak of memory.
 
-    A process calls this once. The warm-up starts with a step on two pairs, after which gradients and moments exist.
+    The peak, in mebibytes, is above weights, gradients and moments: the warm-up starts with a step on two pairs, after which
+    these exist. Chunks warm up on a batch of two.
     """
     torch.set_num_threads(machine.threads)
     torch.manual_seed(0)
@@ -202,16 +208,73 @@ def measure(machine: Machine, variant: Variant, warm_up: int, steps: int) -> dic
     else:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = torch.cuda.memory_allocated() / 2**20 if cuda else resident_mebibytes("VmRSS")
-    batches = [prepare(draw_batch(variant.pairs, machine.device, seed)) for seed in range(warm_up + steps)]
-    times = [seconds(step, batch) for batch in batches]
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_mebibytes("VmHWM")
-    return {"seconds": times[warm_up:], "peak_above_weights_MiB": round(peak - before)}
+    for seed in range(warm_up):
+        step(prepare(draw_batch(2 * variant.chunk_pairs or variant.pairs, machine.device, seed)))
+    batches = itertools.cycle([prepare(draw_batch(variant.pairs, machine.device, seed)) for seed in range(4)])
+    while True:
+        peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_mebibytes("VmHWM")
+        connection.send(round(peak - before))
+        connection.recv()
+        step(next(batches))
 
 
-def in_new_process(*args: object) -> dict:
-    """`measure` in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(measure, *args).result()  # type: ignore[arg-type]
+class Worker:
+    """A variant's process, which makes its steps in turns.
+
+    Attributes:
+        seconds: of each finished step, turns of others left out.
+        peak: as `make_steps` sends it.
+    """
+
+    def __init__(self, machine: Machine, variant: Variant, warm_up: int) -> None:
+        context = get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=make_steps, args=(theirs, machine, variant, warm_up), daemon=True)
+        self.process.start()
+        theirs.close()  # so that the end of the process ends recv() too
+        self.peak: int = self.connection.recv()
+        self.seconds: list[float] = []
+        self.spent: float | None = None  # on the step that is under way
+
+    def take_turn(self, longest: float | None) -> bool:
+        """Begin a step or go on with one, until it is finished or after so many seconds; whether it is finished."""
+        if self.spent is None:
+            self.connection.send("step")
+            self.spent = 0.0
+        else:
+            os.kill(self.process.pid or 0, signal.SIGCONT)
+        started = time.perf_counter()
+        finished = self.connection.poll(longest)
+        self.spent += time.perf_counter() - started
+        if finished:
+            self.peak = self.connection.recv()
+            self.seconds.append(self.spent)
+            self.spent = None
+        else:
+            os.kill(self.process.pid or 0, signal.SIGSTOP)
+        return finished
+
+    def close(self) -> None:
+        """End the process, in the middle of a step or not."""
+        self.process.kill()  # a stopped process would not hear anything less
+        self.process.join()
+
+
+def measure(
+    machine: Machine, variants: dict[str, Variant], precision: str, warm_up: int, longest: float | None
+) -> tuple[dict[str, Worker], list[float]]:
+    """The variants' workers when all have made their steps in turns, and the rate of matrix products before each round."""
+    products = []
+    with ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(closing(Worker(machine, variant, warm_up))) for name, variant in variants.items()
+        }
+        progress = stack.enter_context(tqdm(unit="step", desc=precision, disable=None))
+        while any(len(workers[name].seconds) < variant.steps for name, variant in variants.items()):
+            products.append(matmul_gigaflops(PRECISIONS[precision], machine.device))
+            for worker in workers.values():
+                progress.update(worker.take_turn(longest))
+    return workers, products
 
 
 def main() -> None:
@@ -219,12 +282,10 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[64], help="sizes; the first one is compared in depth")
     parser.add_argument("--large-batch", type=int, default=0, help="also a step of so many pairs in chunks of --chunk")
     parser.add_argument("--chunk", type=int, default=32)
-    parser.add_argument(
-        "--large-steps", type=int, default=1, help="steps of the large batch in a process that count, after one more"
-    )
-    parser.add_argument("--rounds", type=int, default=2, help="each variant runs in so many processes")
+    parser.add_argument("--large-steps", type=int, default=1, help="of the large batch, at least")
+    parser.add_argument("--steps", type=int, default=6, help="of every other variant, at least")
     parser.add_argument("--warm-up", type=int, default=2, help="steps of a process before those that count")
-    parser.add_argument("--steps", type=int, default=3, help="steps of a process that count")
+    parser.add_argument("--turn", type=float, default=5, help="seconds after which it is the next variant's turn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--layers", type=int, default=12)
@@ -235,25 +296,28 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     pairs = args.pairs[0]
     variants = {
-        "padded_bf16": Variant(pairs, padded=True, bf16=True),
-        "packed_bf16": Variant(pairs, bf16=True),
-        "padded_fp32": Variant(pairs, padded=True),
-        "packed_fp32": Variant(pairs),
+        f"{kind}_{precision}": Variant(pairs, args.steps, precision, padded=kind == "padded")
+        for precision in PRECISIONS
+        for kind in ("padded", "packed")
     }
     if args.large_batch:
-        variants["chunked_fp32"] = Variant(args.large_batch, chunk_pairs=args.chunk)
-    variants |= {f"packed_fp32_{size}_pairs": Variant(size) for size in args.pairs[1:]}
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    memory: dict[str, list[int]] = {name: [] for name in variants}
-    for _ in tqdm(range(args.rounds), unit="round", disable=None):
-        for name, variant in variants.items():
-            warm_up, steps = (1, args.large_steps) if variant.chunk_pairs else (args.warm_up, args.steps)
-            measured = in_new_process(machine, variant, warm_up, steps)
-            times[name] += measured["seconds"]
-            memory[name].append(measured["peak_above_weights_MiB"])
-    rates = {name: variants[name].pairs / statistics.median(values) for name, values in times.items()}
+        variants["chunked_fp32"] = Variant(args.large_batch, args.large_steps, chunk_pairs=args.chunk)
+    variants |= {f"packed_fp32_{size}_pairs": Variant(size, args.steps) for size in args.pairs[1:]}
+    workers: dict[str, Worker] = {}
+    products: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+    for precision in PRECISIONS:
+        names = [name for name, variant in variants.items() if variant.precision == precision]
+        # a GPU keeps its rate, but has no memory for several at once
+        for group in [[name] for name in names] if args.device == "cuda" else [names]:
+            longest = None if args.device == "cuda" else args.turn
+            measured = measure(machine, {name: variants[name] for name in group}, precision, args.warm_up, longest)
+            workers |= measured[0]
+            products[precision] += measured[1]
+    times = {name: worker.seconds for name, worker in workers.items()}
+    # a large batch has few steps, each as long as many small ones: only means compare like with like on a drifting machine
+    rates = {name: variants[name].pairs / statistics.mean(values) for name, values in times.items()}
     flops = useful_flops(machine.config, draw_batch(pairs, "cpu")) / pairs
-    peaks = {name: matmul_gigaflops(dtype, args.device) for name, dtype in PRECISIONS.items()}
+    peaks = {name: statistics.median(values) for name, values in products.items()}
     report = {
         "threads": args.threads,
         "machine": before,
@@ -261,7 +325,9 @@ def main() -> None:
         "width": args.width,
         "pairs": pairs,
         "seconds": {name: [round(value, 4) for value in values] for name, values in times.items()},
-        "pairs_per_second": {name: round(rate, 3) for name, rate in rates.items()},
+        "pairs_per_second": {  # medians
+            name: round(variants[name].pairs / statistics.median(values), 3) for name, values in times.items()
+        },
         "packed_over_padded": {
             name: round(rates[f"packed_{name}"] / rates[f"padded_{name}"], 3) for name in PRECISIONS
         },
@@ -276,7 +342,7 @@ def main() -> None:
             "pairs": args.large_batch,
             "chunk_pairs": args.chunk,
             "pair_time_over_whole": round(rates["packed_fp32"] / rates["chunked_fp32"], 3),
-            "peak_above_weights_MiB": max(memory["chunked_fp32"]),
+            "peak_above_weights_MiB": workers["chunked_fp32"].peak,
         }
     print(json.dumps(report, indent=2))
 
