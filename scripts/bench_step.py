@@ -34,6 +34,7 @@ from transformers import BertConfig, BertModel
 
 from mmpt_plugin.criterions.contrastive import symmetric_info_nce
 from mmpt_plugin.data.pairs import Inputs
+from mmpt_plugin.models.bert import new_transformer
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.packing import length_mask
 from mmpt_plugin.models.videoclip import VideoClipModel
@@ -80,11 +81,11 @@ class Machine:
         )
 
 
-def build_model(config: BertConfig, device: str) -> VideoClipModel:
-    """VideoCLIP with random weights: all layers for text, half of them for video."""
+def build_model(config: BertConfig, device: str, padded: bool = False) -> VideoClipModel:
+    """VideoCLIP with random weights: all layers for text, half of them for video; where `padded`, with torch's dropout."""
     video = BertConfig(**config.to_dict() | {"num_hidden_layers": config.num_hidden_layers // 2, "vocab_size": 2})
     video.pad_token_id = None
-    towers = (BertModel(video, add_pooling_layer=False), BertModel(config, add_pooling_layer=False))
+    towers = [BertModel(each, add_pooling_layer=False) if padded else new_transformer(each) for each in (video, config)]
     return VideoClipModel(VideoEncoder(towers[0], 512, 32), TextEncoder(towers[1], 61), 2, 3).to(device).train()
 
 
@@ -197,7 +198,7 @@ def make_steps(connection: Connection, machine: Machine, variant: Variant, warm_
     """
     torch.set_num_threads(machine.threads)
     torch.manual_seed(0)
-    model = build_model(machine.config, machine.device)
+    model = build_model(machine.config, machine.device, variant.padded)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, betas=(0.9, 0.98), weight_decay=0, fused=True)
     step = make_step(model, optimizer, variant)
     prepare = pad_batch if variant.padded else lambda batch: batch

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from mmpt_plugin.models.dropout import replace_dropout
 from mmpt_plugin.models.packing import can_be_packed
 
 logger = logging.getLogger(__name__)
@@ -81,9 +82,11 @@ def load_tokenizer(bert: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def text_transformer(config: PretrainedConfig) -> PreTrainedModel:
-    """A text transformer of that configuration with random weights, without BERT's unused pooler."""
-    return AutoModel.from_config(config, **_without_pooler(config))
+def new_transformer(config: PretrainedConfig) -> PreTrainedModel:
+    """A transformer of that configuration with random weights, without BERT's unused pooler, with quick dropout."""
+    transformer = AutoModel.from_config(config, **_without_pooler(config))
+    replace_dropout(transformer)
+    return transformer
 
 
 def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
@@ -120,7 +123,7 @@ def video_transformer(config: PretrainedConfig, layers: int | None) -> PreTraine
         config = BertConfig(**{name: getattr(config, name) for name in names.split() if hasattr(config, name)})
     config = copy.deepcopy(config)
     config.num_hidden_layers, config.vocab_size, config.pad_token_id = layers, 2, None
-    return AutoModel.from_config(config, **_without_pooler(config))
+    return new_transformer(config)
 
 
 def check_shareable(config: PretrainedConfig, video_layers: int | None) -> None:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
+from mmpt_plugin.models.dropout import drop
+
 ATTENTION_NAME = "mmpt_packed"
 
 PACKABLE = frozenset({"bert", "camembert", "distilbert", "roberta", "xlm-roberta"})
@@ -159,9 +161,20 @@ def packed_attention(
     for bucket, part in zip(packing.buckets, parts):
         q, k, v = (bucket.pad(x).transpose(1, 2) for x in part)  # (b, heads, l, d)
         mask = bucket.key_mask[:, None, None, :]  # (b, 1, 1, l)
-        context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
+        if dropout and q.device.type == "cpu":
+            context = _attention_with_dropout(q, k, v, mask, dropout, scaling)
+        else:
+            context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
         contexts.append(bucket.unpad(context.transpose(1, 2)))
     return torch.cat(contexts).unsqueeze(0), None
+
+
+def _attention_with_dropout(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, p: float, scaling: float | None) -> Tensor:
+    """As `scaled_dot_product_attention`, which on a CPU has no fused kernel with dropout, by cheaper draws."""
+    scores = (q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scaling is None else scaling)).masked_fill(
+        ~mask, -torch.inf
+    )
+    return drop(scores.softmax(-1, dtype=torch.float32).to(v.dtype), p) @ v
 
 
 AttentionInterface.register(ATTENTION_NAME, packed_attention)

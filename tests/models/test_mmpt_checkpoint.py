@@ -70,7 +70,7 @@ def test_parameters_at_the_papers_size(golden: Path) -> None:
     config = BertConfig()
     with torch.device("meta"):
         video = VideoEncoder(bert.video_transformer(config, 6), feature_size=512, max_seconds=32)
-        model = VideoClipModel(video, TextEncoder(bert.text_transformer(config), max_pieces=61), 101, 102)
+        model = VideoClipModel(video, TextEncoder(bert.new_transformer(config), max_pieces=61), 101, 102)
     assert {key: tuple(value.shape) for key, value in model.state_dict().items()} == expected
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import BertConfig, PreTrainedModel
 
-from mmpt_plugin.models.bert import text_transformer, video_transformer
+from mmpt_plugin.models.bert import new_transformer, video_transformer
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.packing import ATTENTION_NAME, SEQUENCES_PER_BUCKET, Packing, length_mask, run_packed
 
@@ -73,7 +73,7 @@ def test_pack_and_unpack_undo_each_other(drawn: tuple[Tensor, Tensor], device: s
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_text_equals_the_padded_computation(implementation: str) -> None:
-    packed, padded = with_a_padded_copy(text_transformer(CONFIG), implementation)
+    packed, padded = with_a_padded_copy(new_transformer(CONFIG), implementation)
     ids = torch.randint(50, (5, 14))
     mask = torch.arange(14) < LENGTHS + 2
     weights = torch.randn(5, 14, 32) * mask[..., None]
@@ -89,7 +89,7 @@ def test_text_equals_the_padded_computation(implementation: str) -> None:
 
 def test_text_equals_the_padded_computation_under_autocast() -> None:
     """As near to it as the padded computation is to its own in float32."""
-    packed, padded = with_a_padded_copy(text_transformer(CONFIG), "sdpa")
+    packed, padded = with_a_padded_copy(new_transformer(CONFIG), "sdpa")
     ids, mask = torch.randint(50, (5, 14)), torch.arange(14) < LENGTHS + 2
     weights = torch.randn(5, 14, 32) * mask[..., None]
     with torch.no_grad():
@@ -163,7 +163,7 @@ def test_reduced_precision_is_near(tiny_model: torch.nn.Module) -> None:
 
 def test_dropout_works_on_packed_tokens() -> None:
     config = BertConfig(**{**CONFIG.to_diff_dict(), "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1})
-    transformer = text_transformer(config).train()
+    transformer = new_transformer(config).train()
     mask = torch.arange(14) < LENGTHS + 2
     packing = Packing.of(mask, mask, torch.device("cpu"))
     tokens = len(packing.rows)
@@ -181,7 +181,7 @@ def test_dropout_works_on_packed_tokens() -> None:
 
 def test_one_bucket_gives_the_states_of_many() -> None:
     """What a GPU computes, on this device: all sequences at once."""
-    transformer = text_transformer(CONFIG).eval()
+    transformer = new_transformer(CONFIG).eval()
     lengths = torch.randint(1, 15, (2 * SEQUENCES_PER_BUCKET + 3, 1))
     mask = torch.arange(14) < lengths
     ids, positions = torch.randint(50, mask.shape), torch.arange(14).expand_as(mask)
@@ -199,7 +199,7 @@ HOLES = torch.tensor([[1, 1, 0, 1, 1, 0], [1, 0, 0, 0, 1, 1], [1, 1, 1, 1, 1, 1]
 
 
 def test_a_texts_hidden_tokens_keep_their_positions() -> None:
-    packed, padded = with_a_padded_copy(text_transformer(CONFIG), "sdpa")
+    packed, padded = with_a_padded_copy(new_transformer(CONFIG), "sdpa")
     ids = torch.randint(50, HOLES.shape)
     states, _ = TextEncoder(packed, max_pieces=4)(ids, HOLES)
     expected = padded(input_ids=ids, attention_mask=HOLES.long()).last_hidden_state

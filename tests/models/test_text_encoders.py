@@ -94,7 +94,7 @@ def test_every_packable_architecture(architecture: str) -> None:
     config = AutoConfig.for_model(architecture, vocab_size=50, hidden_dropout_prob=0.0, initializer_range=0.2)
     config.hidden_size, config.num_attention_heads, config.num_hidden_layers = 32, 4, 2
     torch.manual_seed(0)
-    encoder = TextEncoder(bert.text_transformer(config), max_pieces=20).eval()
+    encoder = TextEncoder(bert.new_transformer(config), max_pieces=20).eval()
     ids, mask = torch.randint(5, 50, (4, 12)), torch.arange(12) < torch.tensor([[12], [2], [7], [5]])
     ids = ids.masked_fill(~mask, config.pad_token_id)
     states, _ = encoder(ids, mask)
