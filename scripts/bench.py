@@ -22,7 +22,7 @@ from tabulate import tabulate
 SCRIPTS = Path(__file__).resolve().parent
 COMMANDS = {
     "data": "bench_data.py",
-    "step": "bench_step.py --pairs 32 --warm-up 1 --steps 5 --large-batch 256",
+    "step": "bench_step.py --pairs 32 --warm-up 1 --steps 4 --large-batch 256",
     "retrieval": "bench_retrieval.py --repeats 1",
     "zeroshot": "bench_zeroshot.py --videos 24 --repeats 1",
     "s3d": "bench_s3d.py --rounds 1 --batches 1 --threads 2 --video-seconds 6",

@@ -228,7 +228,7 @@ class Worker:
     """
 
     def __init__(self, machine: Machine, variant: Variant, warm_up: int) -> None:
-        context = get_context("spawn")
+        context = get_context("forkserver")  # imports once; a fork of this process would share its threads' state
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=make_steps, args=(theirs, machine, variant, warm_up), daemon=True)
         self.process.start()
