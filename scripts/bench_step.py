@@ -232,6 +232,8 @@ class Worker:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=make_steps, args=(theirs, machine, variant, warm_up), daemon=True)
         self.process.start()
+        assert self.process.pid is not None  # it is started
+        self.pid = self.process.pid
         theirs.close()  # so that the end of the process ends recv() too
         self.peak: int = self.connection.recv()
         self.seconds: list[float] = []
@@ -243,7 +245,7 @@ class Worker:
             self.connection.send("step")
             self.spent = 0.0
         else:
-            os.kill(self.process.pid or 0, signal.SIGCONT)
+            os.kill(self.pid, signal.SIGCONT)
         started = time.perf_counter()
         finished = self.connection.poll(longest)
         self.spent += time.perf_counter() - started
@@ -252,7 +254,7 @@ class Worker:
             self.seconds.append(self.spent)
             self.spent = None
         else:
-            os.kill(self.process.pid or 0, signal.SIGSTOP)
+            os.kill(self.pid, signal.SIGSTOP)
         return finished
 
     def close(self) -> None:

@@ -40,12 +40,13 @@ def test_data() -> None:
 
 @pytest.mark.slow
 def test_step() -> None:
-    sizes = ["--pairs", "6", "--rounds", "1", "--warm-up", "1", "--steps", "2", "--large-batch", "12", "--chunk", "4"]
-    found = report("bench_step.py", *sizes, *TINY)
+    sizes = ["--pairs", "6", "--warm-up", "1", "--steps", "3", "--large-batch", "60", "--chunk", "4"]
+    found = report("bench_step.py", *sizes, *TINY, "--turn", "0.05")
     steps = {name: len(times) for name, times in found["seconds"].items()}
-    assert steps == {"padded_fp32": 2, "packed_fp32": 2, "padded_bf16": 2, "packed_bf16": 2, "chunked_fp32": 1}
-    assert found["pairs_per_second"].keys() == steps.keys()
-    assert found["large_batch"]["pairs"] == 12 and found["large_batch"]["pair_time_over_whole"] > 0
+    assert steps.keys() == {"padded_fp32", "packed_fp32", "padded_bf16", "packed_bf16", "chunked_fp32"}
+    assert steps.pop("chunked_fp32") >= 1 and min(steps.values()) >= 3
+    assert found["pairs_per_second"].keys() == found["seconds"].keys()
+    assert found["large_batch"]["pairs"] == 60 and found["large_batch"]["pair_time_over_whole"] > 0
     # 2 and 1 layers of 12 * 64^2 weights and the projection; 36.5 and 19.5 tokens, forward and backward
     expected = 3 * 2 * (12 * 64**2 * (2 * 36.5 + 19.5) + 17.5 * (512 * 64 + 64**2)) / 1e9
     assert found["useful_gigaflops_per_pair"] == pytest.approx(expected, rel=0.05)
