@@ -182,16 +182,16 @@ class VideoClipModel(BaseFairseqModel):
 
         With `frames` instead: frame_logits, as from `classify_frames`.
 
-        With `chunk_pairs`, training keeps the activations of the last chunk of texts alone: each other chunk is run again,
-        with the same dropout, when its gradient is wanted. The loss still sees all pairs, so gradients are those of the whole
-        batch (Gao et al. 2021, https://arxiv.org/abs/2101.06983; here by torch's checkpointing).
+        With `chunk_pairs`, training keeps no activations of the towers: each chunk is run again, with the same dropout, when
+        its gradient is wanted. The loss still sees all pairs, so gradients are those of the whole batch
+        (Gao et al. 2021, https://arxiv.org/abs/2101.06983; here by torch's checkpointing).
         """
         if frames:
             return {"frame_logits": self.classify_frames(video_features, video_lengths, text_ids, text_lengths)}
         assert text_ids is not None and text_lengths is not None  # a pair has both sides
         return {
             "video_embeddings": self._embed(self.encode_video, video_features, video_lengths),
-            "text_embeddings": self._embed(self.encode_text, text_ids, text_lengths, keep_last=True),
+            "text_embeddings": self._embed(self.encode_text, text_ids, text_lengths),
         }
 
     def classify_frames(
@@ -223,27 +223,15 @@ class VideoClipModel(BaseFairseqModel):
         assert self.frame_classifier is not None  # the task gave the model its labels
         return self.frame_classifier(seconds)
 
-    def _embed(
-        self,
-        encode: Callable[[Tensor, Tensor], Tensor],
-        values: Tensor,
-        lengths: NDArray[np.int64],
-        keep_last: bool = False,
-    ) -> Tensor:
-        """`encode` on what stands in `values`, in training by chunks that are recomputed in the backward pass.
-
-        Args:
-            keep_last: all but the last chunk; for what is computed last, and so has its gradient first: no other chunk's
-                activations are there yet.
-        """
+    def _embed(self, encode: Callable[[Tensor, Tensor], Tensor], values: Tensor, lengths: NDArray[np.int64]) -> Tensor:
+        """`encode` on what stands in `values`, in training by chunks that are recomputed in the backward pass."""
         if not (self.chunk_pairs and torch.is_grad_enabled()):
             return encode(values, length_mask(lengths))
         chunks = np.split(lengths, range(self.chunk_pairs, len(lengths), self.chunk_pairs))
         parts = values.split([int(chunk.sum()) for chunk in chunks])
-        inputs = list(zip(parts, map(length_mask, chunks)))
-        again = len(inputs) - keep_last
-        embeddings = [checkpoint(encode, *each, use_reentrant=False) for each in inputs[:again]]
-        return torch.cat(embeddings + [encode(*each) for each in inputs[again:]])
+        return torch.cat(
+            [checkpoint(encode, part, length_mask(chunk), use_reentrant=False) for part, chunk in zip(parts, chunks)]
+        )
 
     def upgrade_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         """Called by fairseq before loading: gives MMPT's parameters our names, in place.
