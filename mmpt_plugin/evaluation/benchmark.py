@@ -132,3 +132,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def evaluate(self, scores: Scores) -> Evaluation: ...
+
+    def describe(self) -> dict[str, np.ndarray]:
+        """What the scores are about: ids, texts and truths, saved beside them so that a page can show them."""
+        return {}

@@ -185,7 +185,8 @@ class VideoClipZeroShotTask(VideoClipTask):
         if self.fine_tuned_on:
             results["checkpoint"]["fine_tuned_on"] = self.fine_tuned_on
             results["paper"] = self.benchmark.paper_fine_tuned if self.fine_tuned_on == self.benchmark.name else {}
-        path = write_results(Path(self.cfg.results_path), self.benchmark.name, results, scores)
+        described = {**scores, **self.benchmark.describe()}
+        path = write_results(Path(self.cfg.results_path), self.benchmark.name, results, described)
         logger.info(f"results in {path}\n{format_table(results)}")
 
     def max_positions(self) -> None:

@@ -347,6 +347,15 @@ class Coin(Benchmark):
             "background_threshold": np.array(background_threshold(similarity)),
         }
 
+    def describe(self) -> dict[str, np.ndarray]:
+        """`labels` and `class_label_ids` (L,) of the classes 1, 2, ...; `targets` (seconds,) classes, as `logits`' rows."""
+        targets = [paint_targets(v.segments, self.seconds[v.video_id], self.class_of) for v in self.videos]
+        return {
+            "labels": np.array(self.labels),
+            "class_label_ids": np.array(list(self.class_of)),
+            "targets": np.concatenate([np.zeros(0, np.int64), *targets]),
+        }
+
     def evaluate(self, scores: Scores) -> Evaluation:
         """Metrics from `video_lengths`, `logits` and either `background_threshold` or `label_ids`.
 

@@ -401,6 +401,18 @@ class CrossTask(Benchmark):
             "logits": np.concatenate([np.zeros(0, np.float32), *logits]),
         }
 
+    def describe(self) -> dict[str, np.ndarray]:
+        """`task_titles` (V,), `step_texts` (sum of K,) and `truths` (sum of T x K,), video after video as `logits`."""
+        truths = [
+            paint_steps(intervals, self.seconds[video], len(task.steps)).ravel()
+            for (task, video), intervals in zip(self.videos, self.intervals)
+        ]
+        return {
+            "task_titles": np.array([task.title for task, _ in self.videos]),
+            "step_texts": np.array([step for task, _ in self.videos for step in task.steps]),
+            "truths": np.concatenate([np.zeros(0, np.uint8), *truths]),
+        }
+
     def evaluate(self, scores: Scores) -> Evaluation:
         """Recall from `video_lengths` and `logits`.
 

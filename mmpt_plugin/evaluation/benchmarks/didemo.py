@@ -247,6 +247,18 @@ class DidemoMoment(Benchmark):
         seconds = np.array([self._windows[video].end for video in self._video_index])
         return {"scores": np.stack(products) @ averaging, "seconds": seconds}
 
+    def describe(self) -> dict[str, np.ndarray]:
+        """`texts`, `video_ids` (queries,); `moments` (queries, annotators, 2), -1 after the last; `prior` (21,) if known."""
+        moments = np.full((len(self.queries), max(len(query.moments) for query in self.queries), 2), -1)
+        for row, query in zip(moments, self.queries):
+            row[: len(query.moments)] = query.moments
+        described = {
+            "texts": np.array([query.description for query in self.queries]),
+            "video_ids": np.array([query.video_id for query in self.queries]),
+            "moments": moments,
+        }
+        return described if self.prior is None else described | {"prior": self.prior}
+
     def evaluate(self, scores: Scores) -> Evaluation:
         """Metrics from `scores` (queries, 21) and `seconds` (queries,).
 

@@ -123,6 +123,15 @@ class MsrvttQa(Benchmark):
         # row by row, not one big product: a text offered twice gets bit-equal scores, wherever it stands
         return {"scores": np.einsum("nd,nkd->nk", videos, encodings.text[self._text_index])}
 
+    def describe(self) -> dict[str, np.ndarray]:
+        """`texts` (distinct,), `options` (questions, 5) places in `texts`, `answers` and `video_ids` (questions,)."""
+        return {
+            "texts": np.array(self._texts),
+            "options": self._text_index,
+            "answers": self._answers,
+            "video_ids": np.array([question.video_id for question in self.questions]),
+        }
+
     def evaluate(self, scores: Scores) -> Evaluation:
         """Accuracy from `scores` (questions, 5) alone.
 

@@ -104,6 +104,14 @@ class TextToVideoRetrieval(Benchmark):
         similarities = encodings.text @ np.asarray(encodings.video).T
         return {"similarities": similarities[text_index][:, video_index]}
 
+    def describe(self) -> dict[str, np.ndarray]:
+        """`texts`, `video_ids` (queries,) and `spans` (queries, 2), the seconds of the video that were encoded."""
+        return {
+            "texts": np.array(self.sentences),
+            "video_ids": np.array([window.video_id for window in self.windows]),
+            "spans": np.array([(window.start, window.end) for window in self.windows]),
+        }
+
     def evaluate(self, scores: Scores) -> Evaluation:
         """Metrics from `similarities` (queries, queries) alone.
 
