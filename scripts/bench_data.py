@@ -33,7 +33,7 @@ from mmpt_plugin.data.corpus import VideoTextCorpus, open_shards
 from mmpt_plugin.data.groups import RandomGroups
 from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import ClipSettings, PretrainingDataset
-from mmpt_plugin.data.shards import ShardWriter
+from mmpt_plugin.data.shard_writer import ShardWriter
 
 CLS, SEP, PAD = 101, 102, 0
 MAX_SECONDS, MAX_TOKENS = 32, 64

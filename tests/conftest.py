@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from mmpt_plugin.criterions import contrastive
-from mmpt_plugin.data.shards import ShardWriter
+from mmpt_plugin.data.shard_writer import ShardWriter
 from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
 from mmpt_plugin.tasks.zeroshot import LOGGERS_AFTER_RESULTS, silence
 

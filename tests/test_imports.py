@@ -14,6 +14,7 @@ ALLOWED = {  # part -> parts that it may import besides itself
     "evaluation": {"data", "models", "criterions"},
     "finetuning": {"data", "evaluation"},
     "features": {"data"},
+    "preparation": {"data", "models", "evaluation", "features", "finetuning"},
     "demo": {"data", "models", "evaluation"},
     "inference": {"data", "models", "evaluation", "features"},
     "tasks": {"data", "models", "criterions", "retrieval", "evaluation", "features", "finetuning", "demo"},
@@ -24,7 +25,18 @@ WITHOUT_TORCH = [
         PACKAGE / "evaluation" / name
         for name in ("metrics.py", "windows.py", "bootstrap.py", "feature_folder.py", "report.py")
     ),
-    *(PACKAGE / "data" / name for name in ("clips.py", "shards.py", "mmpt_shards.py", "corpus.py", "safe_pickle.py")),
+    *(
+        PACKAGE / "data" / name
+        for name in (
+            "clips.py",
+            "shards.py",
+            "ragged_arrays.py",
+            "shard_writer.py",
+            "mmpt_shards.py",
+            "corpus.py",
+            "safe_pickle.py",
+        )
+    ),
     PACKAGE / "finetuning" / "training_sets.py",
     *(PACKAGE / "retrieval" / name for name in ("clusters.py", "index.py")),
 ]

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from mmpt_plugin.data.captions import vocabulary_sha256
 from mmpt_plugin.data.mmpt_shards import META_SUFFIX, read_mmpt_shards
-from mmpt_plugin.data.shards import Shard, read_ahead, read_shard, slices
+from mmpt_plugin.data.ragged_arrays import read_ahead, slices
+from mmpt_plugin.data.shards import Shard, read_shard
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class VideoTextCorpus:
 
     Memory: for each video its id and 36 bytes of plain numpy arrays (some 110 bytes in all, 120 MB for HowTo100M's 1.1
     million videos), whatever the size of the features. Those stay in the files, which each process maps when it first
-    reads them, at most `shards.OPEN_MAPS` at a time; their pages belong to the operating system's cache, which all
+    reads them, at most `ragged_arrays.OPEN_MAPS` at a time; their pages belong to the operating system's cache, which all
     processes share and which gives way when memory is short. A forked worker inherits the arrays and open maps, a
     spawned one gets a copy of the arrays and maps anew.
 

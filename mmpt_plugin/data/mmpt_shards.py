@@ -23,16 +23,9 @@ from typing import Self
 
 import numpy as np
 
+from mmpt_plugin.data.ragged_arrays import MappedArray, RaggedArray, slices
 from mmpt_plugin.data.safe_pickle import load_plain_pickle
-from mmpt_plugin.data.shards import (
-    CaptionTokens,
-    MappedArray,
-    RaggedArray,
-    Shard,
-    check_counts,
-    check_times_shape,
-    slices,
-)
+from mmpt_plugin.data.shards import CaptionTokens, Shard, check_counts, check_times_shape
 
 META_SUFFIX = "_meta.pkl"
 

@@ -22,7 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mmpt_plugin.data.captions import vocabulary_sha256
-from mmpt_plugin.data.shards import ShardWriter
+from mmpt_plugin.data.shard_writer import ShardWriter
 from mmpt_plugin.demo import test_sets, training_splits, words
 from mmpt_plugin.demo.ideal import write_best_possible
 from mmpt_plugin.demo.performance import film, lay_out, narrate

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmpt_plugin.data.captions import Tokenize, vocabulary_sha256
-from mmpt_plugin.data.shards import ShardWriter, read_shard
+from mmpt_plugin.data.shard_writer import ShardWriter
+from mmpt_plugin.data.shards import read_shard
 
 
 def retokenize(corpus: Path, folder: Path, tokenize: Tokenize, tokenizer: str, vocabulary: Mapping[str, int]) -> None:

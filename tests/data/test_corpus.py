@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpt_plugin.data import corpus as corpus_module
-from mmpt_plugin.data import shards as shards_module
+from mmpt_plugin.data import ragged_arrays
 from mmpt_plugin.data.corpus import VideoTextCorpus, open_shards, read_video_list
-from mmpt_plugin.data.shards import MappedArray, ShardWriter
+from mmpt_plugin.data.ragged_arrays import MappedArray
+from mmpt_plugin.data.shard_writer import ShardWriter
 
 WIDTH = 3
 
@@ -167,7 +168,7 @@ def test_every_process_opens_its_own_maps(stored):
     corpus = open_corpus(folder, LIST)
     pickled = pickle.dumps(corpus)
     assert videos["video3"][0].tobytes() not in pickled
-    shards_module._map.cache_clear()
+    ragged_arrays._map.cache_clear()
     np.testing.assert_array_equal(pickle.loads(pickled).features(0), videos["video3"][0])
 
 
@@ -180,8 +181,8 @@ def test_forked_workers_read_the_same(stored):
 
 def test_more_files_than_may_be_mapped_at_a_time(stored, monkeypatch):
     folder, videos = stored
-    few = shards_module.lru_cache(maxsize=2)(shards_module._map.__wrapped__)
-    monkeypatch.setattr(shards_module, "_map", few)
+    few = ragged_arrays.lru_cache(maxsize=2)(ragged_arrays._map.__wrapped__)
+    monkeypatch.setattr(ragged_arrays, "_map", few)
     corpus = open_corpus(folder, LIST)
     for _ in range(2):
         for i, video_id in enumerate(LIST):

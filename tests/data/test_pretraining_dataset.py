@@ -12,7 +12,7 @@ from mmpt_plugin.data.clips import sample_aligned_clips_batch, sample_overlapped
 from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
 from mmpt_plugin.data.pairs import Batch, SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, ClipSettings, PretrainingDataset, draw_pairs
-from mmpt_plugin.data.shards import ShardWriter
+from mmpt_plugin.data.shard_writer import ShardWriter
 
 SPECIAL = SpecialTokens(cls=2, sep=3)
 

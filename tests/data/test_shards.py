@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mmpt_plugin.data import shards
-from mmpt_plugin.data.shards import MappedArray, RaggedArray, ShardWriter, read_ahead, read_shard, union_of_ranges
+from mmpt_plugin.data import ragged_arrays
+from mmpt_plugin.data.ragged_arrays import MappedArray, RaggedArray, read_ahead, union_of_ranges
+from mmpt_plugin.data.shard_writer import ShardWriter
+from mmpt_plugin.data.shards import read_shard
 
 WIDTH = 3
 
@@ -306,7 +308,7 @@ def test_whole_pages_are_asked_for(tmp_path, monkeypatch, rows):
             calls.append((option, start, length))
 
     whole = array.array  # mapped for real, once
-    monkeypatch.setattr(shards, "_map", lambda path, modified: Recording())
+    monkeypatch.setattr(ragged_arrays, "_map", lambda path, modified: Recording())
     array.read_ahead(*rows)
     ((option, start, length),) = calls
     assert option == mmap.MADV_WILLNEED and start % mmap.PAGESIZE == 0

@@ -12,7 +12,7 @@ import pytest
 import torch
 from fairseq.logging import progress_bar
 
-from mmpt_plugin.data.shards import ShardWriter
+from mmpt_plugin.data.shard_writer import ShardWriter
 from mmpt_plugin.models import videoclip
 from mmpt_plugin.models.checkpoint import read_checkpoint, sha256
 from mmpt_plugin.retrieval import cluster_groups

@@ -1,4 +1,4 @@
-"""scripts/check_data.py on a small demo world, whole and with everything that can be wrong with it."""
+"""mmpt_plugin/preparation/check_data.py on a small demo world, whole and with everything that can be wrong with it."""
 
 import csv
 import json
@@ -10,12 +10,13 @@ import pytest
 
 from mmpt_plugin.data.caption_files import write_captions
 from mmpt_plugin.data.captions import Caption
-from mmpt_plugin.data.shards import ShardWriter
+from mmpt_plugin.data.shard_writer import ShardWriter
 from mmpt_plugin.demo.corpus import write_demo_corpus
 from mmpt_plugin.demo.world import DemoWorld
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.features.manifest import FeatureSettings, update_failures, write_settings
 from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
+from mmpt_plugin.preparation import check_data, folder_check
 
 WORLD = DemoWorld(
     families=3,
@@ -39,11 +40,6 @@ SETTINGS = FeatureSettings(network="s3d", weights_sha256="0", feature_size=512)
 
 
 @pytest.fixture(scope="module")
-def script(load_script):
-    return load_script("check_data")
-
-
-@pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world") / "data"
     write_demo_corpus(folder, WORLD)
@@ -56,11 +52,11 @@ def data(world, tmp_path):
 
 
 @pytest.fixture
-def check(script, capsys):
+def check(capsys):
     """Runs the script: exit code, and what it says of each data set."""
 
     def run(*arguments):
-        code = script.main([str(argument) for argument in arguments])
+        code = check_data.main([str(argument) for argument in arguments])
         sections, own = {}, ""
         for line in capsys.readouterr().out.splitlines():
             if not line.startswith(" "):
@@ -107,10 +103,10 @@ def test_what_there_is_to_fine_tune_on(check, data):
     assert "fine-tune" not in check(data)[1]["msrvtt"]
 
 
-def test_every_test_set_is_the_evaluation_s(script, data):
+def test_every_test_set_is_the_evaluation_s(data):
     for name, benchmark in BENCHMARKS.items():
         evaluated = benchmark(data)
-        videos = script.OFFICIAL[name].videos(data / benchmark.folder)
+        videos = folder_check.OFFICIAL[name].videos(data / benchmark.folder)
         assert len(videos) == evaluated.found
         assert set(videos) == {window.video_id for window in evaluated.plan().windows}
 
@@ -125,9 +121,9 @@ def test_an_empty_folder(check, tmp_path):
     assert all(program in step for program, step in zip(programs, steps, strict=True))
 
 
-def test_no_folder(script, tmp_path, capsys):
+def test_no_folder(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        script.main([str(tmp_path / "no")])
+        check_data.main([str(tmp_path / "no")])
     assert stopped.value.code == 1 and "no such folder" in capsys.readouterr().err
 
 
@@ -182,9 +178,9 @@ def test_broken_annotation_files(check, data, name, file, content):
     assert sum(text.startswith("BROKEN") for text in said.values()) == 1 + (name == "didemo_moment")
 
 
-def test_a_broken_step_file(check, script, data):
+def test_a_broken_step_file(check, data):
     release = data / "crosstask" / "crosstask_release"
-    video = script.OFFICIAL["crosstask"].videos(data / "crosstask")[0]
+    video = folder_check.OFFICIAL["crosstask"].videos(data / "crosstask")[0]
     (file,) = (release / "annotations").glob(f"*_{video}.csv")
     file.write_text("99,0,1\n")
     code, said = check(data)

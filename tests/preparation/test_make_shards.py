@@ -1,4 +1,4 @@
-"""scripts/make_shards.py: features and captions in, what pre-training reads out."""
+"""mmpt_plugin/preparation/make_shards.py: features and captions in, what pre-training reads out."""
 
 import json
 from itertools import chain
@@ -14,14 +14,10 @@ from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
 from mmpt_plugin.data.mmpt_shards import read_mmpt_shards
 from mmpt_plugin.data.shards import read_shard
 from mmpt_plugin.features.manifest import FeatureSettings, write_settings
+from mmpt_plugin.preparation import make_shards, shard_plan, shard_run
 
 WIDTH = 8
 SETTINGS = FeatureSettings(network="random", weights_sha256="0", feature_size=WIDTH)
-
-
-@pytest.fixture(scope="module")
-def script(load_script):
-    return load_script("make_shards")
 
 
 def video(number):
@@ -66,16 +62,16 @@ def bytes_of(folder):
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def fails(script, capsys, command):
+def fails(capsys, command):
     with pytest.raises(SystemExit) as stopped:
-        script.main(command)
+        make_shards.main(command)
     assert stopped.value.code == 1
     return capsys.readouterr().err
 
 
-def test_end_to_end(script, command, tmp_path, capsys):
+def test_end_to_end(command, tmp_path, capsys):
     out = tmp_path / "howto100m"
-    script.main(command)
+    make_shards.main(command)
     train, val = read_video_list(out / "train.txt"), read_video_list(out / "val.txt")
     assert len(val) == 2 and sorted(train + val) == [f"v{number:02}" for number in range(3, 12)]
     assert listed(out, "missing_features.txt") == ["v01", "v02"]
@@ -99,8 +95,8 @@ def test_end_to_end(script, command, tmp_path, capsys):
     assert "2 videos lack features, 1 captions" in output and "paper" in output
 
 
-def test_statistics_by_hand(script, command, tmp_path):
-    script.main([*command[:6], "--val-list", str(write_lines(tmp_path / "val", ["v03"])), "--workers", "1"])
+def test_statistics_by_hand(command, tmp_path):
+    make_shards.main([*command[:6], "--val-list", str(write_lines(tmp_path / "val", ["v03"])), "--workers", "1"])
     statistics = json.loads((tmp_path / "howto100m" / "statistics.json").read_text())
     # v03: 5 seconds; captions [0, 1] and [2, 3] of 4 and 2 pieces
     assert statistics["val"] == {
@@ -109,6 +105,7 @@ def test_statistics_by_hand(script, command, tmp_path):
         "captions a video": 2,
         "pieces a second": 6 / 5,
         "coverage": 2 / 5,
+        "captions beyond": 0,
     }
     assert statistics["train"]["videos"] == 8
     assert statistics["paper"] == {"minutes a video": 6.5, "captions a video": 110, "pieces a second": 2.4}
@@ -124,22 +121,22 @@ def write_lines(path, lines):
     st.lists(st.tuples(st.integers(-2, 12), st.integers(-2, 12)), max_size=8),
     st.integers(0, 10),
 )
-def test_covered_seconds_equals_counting(script, times, seconds):
+def test_covered_seconds_equals_counting(times, seconds):
     covered = sum(any(start <= second < end for start, end in times) for second in range(seconds))
-    assert script.covered_seconds(np.array(times, np.float32).reshape(-1, 2), seconds) == covered
+    assert shard_run.covered_seconds(np.array(times, np.float32).reshape(-1, 2), seconds) == covered
 
 
-def test_worker_processes_change_nothing(script, command, tmp_path):
-    script.main(command)
+def test_worker_processes_change_nothing(command, tmp_path):
+    make_shards.main(command)
     several = [*command[:-1], "2"]
     several[several.index("--out") + 1] = str(tmp_path / "several")
-    script.main(several)
+    make_shards.main(several)
     assert bytes_of(tmp_path / "howto100m") == bytes_of(tmp_path / "several")
 
 
-def test_goes_on_where_it_was_stopped(script, command, tmp_path, monkeypatch, capsys):
+def test_goes_on_where_it_was_stopped(command, tmp_path, monkeypatch, capsys):
     out = tmp_path / "howto100m"
-    script.main(command)
+    make_shards.main(command)
     whole = bytes_of(out)
     for name in ("train.txt", "shards/train_00001/index.json"):
         (out / name).unlink()
@@ -147,38 +144,38 @@ def test_goes_on_where_it_was_stopped(script, command, tmp_path, monkeypatch, ca
         path.unlink()
     (out / "shards" / "train_00001").rmdir()
     made = []
-    read_pairs = script.read_pairs
-    monkeypatch.setattr(script, "read_pairs", lambda *args: made.append(args[3]) or read_pairs(*args))
-    script.main(command)
+    read_pairs = shard_plan.read_pairs
+    monkeypatch.setattr(shard_plan, "read_pairs", lambda *args: made.append(args[3]) or read_pairs(*args))
+    make_shards.main(command)
     assert len(made) == 1 and bytes_of(out) == whole
 
 
-def test_a_run_beside_this_one_may_be_faster(script, command, tmp_path, monkeypatch):
+def test_a_run_beside_this_one_may_be_faster(command, tmp_path, monkeypatch):
     """Another run finishes the first shard while this one is at it: its work is kept."""
-    read_pairs = script.read_pairs
-    monkeypatch.setattr(script, "read_pairs", read_pairs)
+    read_pairs = shard_plan.read_pairs
+    monkeypatch.setattr(shard_plan, "read_pairs", read_pairs)
 
     def other_run_first(*args):
-        monkeypatch.setattr(script, "read_pairs", read_pairs)
-        script.main(command)
+        monkeypatch.setattr(shard_plan, "read_pairs", read_pairs)
+        make_shards.main(command)
         return read_pairs(*args)
 
-    monkeypatch.setattr(script, "read_pairs", other_run_first)
-    script.main(command)
-    script.main([*command[4:6], "--verify"])
+    monkeypatch.setattr(shard_plan, "read_pairs", other_run_first)
+    make_shards.main(command)
+    make_shards.main([*command[4:6], "--verify"])
     assert not list((tmp_path / "howto100m" / "shards").glob(".*"))
 
 
-def test_validation_hardly_changes_when_videos_are_added(script):
+def test_validation_hardly_changes_when_videos_are_added():
     ids = [f"v{number}" for number in range(1000)]
-    before = set(script.split_videos(ids[:990], 20, None)["val"])
-    after = set(script.split_videos(ids, 20, None)["val"])
+    before = set(shard_plan.split_videos(ids[:990], 20, None)["val"])
+    after = set(shard_plan.split_videos(ids, 20, None)["val"])
     assert len(before) == len(after) == 20 and len(before & after) >= 17
-    assert len(script.split_videos(ids, None, None)["val"]) == 3  # one in 300
+    assert len(shard_plan.split_videos(ids, None, None)["val"]) == 3  # one in 300
 
 
-def test_validation_list(script, command, tmp_path, caplog):
-    script.main(
+def test_validation_list(command, tmp_path, caplog):
+    make_shards.main(
         [*command[:6], "--val-list", str(write_lines(tmp_path / "val", ["v01", "v09", "v04"])), "--workers", "1"]
     )
     assert listed(tmp_path / "howto100m", "val.txt") == ["v04", "v09"]
@@ -186,67 +183,65 @@ def test_validation_list(script, command, tmp_path, caplog):
 
 
 class TestRefuses:
-    def test_shards_of_another_plan(self, script, command, capsys):
-        script.main(command)
+    def test_shards_of_another_plan(self, command, capsys):
+        make_shards.main(command)
         other = list(command)
         other[other.index("--videos-per-shard") + 1] = "4"
-        assert "shards that this run would not make (train_00002" in fails(script, capsys, other)
+        assert "shards that this run would not make (train_00002" in fails(capsys, other)
 
-    def test_shards_of_other_features(self, script, command, parts, capsys):
-        script.main(command)
+    def test_shards_of_other_features(self, command, parts, capsys):
+        make_shards.main(command)
         manifest = parts[0] / "manifest.json"
         manifest.write_text(manifest.read_text().replace("random", "other"))
-        assert "made from other videos, or from features or captions made in another way" in fails(
-            script, capsys, command
-        )
+        assert "made from other videos, or from features or captions made in another way" in fails(capsys, command)
 
-    def test_all_damaged_features_at_once(self, script, command, parts, tmp_path, capsys):
+    def test_all_damaged_features_at_once(self, command, parts, tmp_path, capsys):
         (parts[0] / "v05.npy").write_bytes(b"no array")
         np.save(parts[0] / "v06.npy", np.zeros((3, WIDTH + 1), np.float16))
-        message = fails(script, capsys, command)
+        message = fails(capsys, command)
         assert "2 feature files cannot be used" in message and "v05.npy" in message and "v06.npy has shape" in message
         assert not (tmp_path / "howto100m" / "train.txt").exists()
 
     @pytest.mark.parametrize("workers", ["1", "2"])
-    def test_nan(self, script, command, parts, tmp_path, capsys, workers):
+    def test_nan(self, command, parts, tmp_path, capsys, workers):
         np.save(parts[0] / "v07.npy", np.full((3, WIDTH), np.nan, np.float16))
-        message = fails(script, capsys, [*command[:-1], workers])
+        message = fails(capsys, [*command[:-1], workers])
         assert "v07.npy: NaN" in message
         assert not (tmp_path / "howto100m" / "train.txt").exists()
         assert not list((tmp_path / "howto100m" / "shards").glob(".*"))
 
-    def test_nothing_in_common(self, script, command, parts, tmp_path, capsys):
+    def test_nothing_in_common(self, command, parts, tmp_path, capsys):
         write_captions(parts[1], [("other", video(0)[1])], settings={}, counts={})
-        assert "no video has both features" in fails(script, capsys, command)
+        assert "no video has both features" in fails(capsys, command)
 
-    def test_nothing_left_to_train_on(self, script, command, capsys):
-        assert "nothing is left for train" in fails(script, capsys, [*command, "--val", "9"])
+    def test_nothing_left_to_train_on(self, command, capsys):
+        assert "nothing is left for train" in fails(capsys, [*command, "--val", "9"])
 
-    def test_missing_files(self, script, command, parts, tmp_path, capsys):
+    def test_missing_files(self, command, parts, tmp_path, capsys):
         parts[1].unlink()
-        assert "prepare_captions.py makes it" in fails(script, capsys, command)
-        assert "no such folder" in fails(script, capsys, ["--from-mmpt", str(tmp_path / "no"), "--out", str(tmp_path)])
+        assert "prepare_captions.py makes it" in fails(capsys, command)
+        assert "no such folder" in fails(capsys, ["--from-mmpt", str(tmp_path / "no"), "--out", str(tmp_path)])
 
     @pytest.mark.parametrize("options", [[], ["--val", "0"], ["--workers", "0"], ["--val", "1", "--val-list", "x"]])
-    def test_command_lines(self, script, tmp_path, options):
+    def test_command_lines(self, tmp_path, options):
         with pytest.raises(SystemExit) as stopped:
-            script.main(["--out", str(tmp_path), *options])
+            make_shards.main(["--out", str(tmp_path), *options])
         assert stopped.value.code == 2
 
 
-def test_features_without_a_manifest(script, command, parts, tmp_path, caplog):
+def test_features_without_a_manifest(command, parts, tmp_path, caplog):
     (parts[0] / "manifest.json").unlink()
-    script.main(command)
+    make_shards.main(command)
     assert "has no manifest" in caplog.text
     assert read_shard(tmp_path / "howto100m/shards/val_00000").source["features"] is None
 
 
 class TestVerify:
-    def test_finds_all_that_is_damaged(self, script, command, tmp_path, capsys):
-        script.main(command)
+    def test_finds_all_that_is_damaged(self, command, tmp_path, capsys):
+        make_shards.main(command)
         out = tmp_path / "howto100m"
         verify = ["--verify", "--out", str(out), "--workers", "2"]
-        script.main(verify)
+        make_shards.main(verify)
         assert "4 shards" in capsys.readouterr().out
         for name in ("shards/train_00000/tokens.npy", "shards/val_00000/features.npy"):
             content = bytearray((out / name).read_bytes())
@@ -254,26 +249,26 @@ class TestVerify:
             (out / name).write_bytes(content)
         with (out / "val.txt").open("a") as file:
             file.write("stranger\n")
-        message = fails(script, capsys, verify)
+        message = fails(capsys, verify)
         assert "train_00000/tokens.npy: altered" in message and "val_00000/features.npy: altered" in message
         assert "stranger" in message
 
-    def test_finds_a_video_in_both_lists(self, script, command, tmp_path, capsys):
-        script.main(command)
+    def test_finds_a_video_in_both_lists(self, command, tmp_path, capsys):
+        make_shards.main(command)
         out = tmp_path / "howto100m"
         with (out / "val.txt").open("a") as file:
             file.write(listed(out, "train.txt")[0] + "\n")
-        assert "1 videos are in two lists" in fails(script, capsys, ["--verify", "--out", str(out)])
+        assert "1 videos are in two lists" in fails(capsys, ["--verify", "--out", str(out)])
 
-    def test_needs_shards(self, script, tmp_path, capsys):
-        assert "no shards" in fails(script, capsys, ["--verify", "--out", str(tmp_path)])
+    def test_needs_shards(self, tmp_path, capsys):
+        assert "no shards" in fails(capsys, ["--verify", "--out", str(tmp_path)])
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_from_mmpt(script, golden, tmp_path, workers):
+def test_from_mmpt(golden, tmp_path, workers):
     folder = golden / "shards" / "data" / "feat" / "feat_how2_s3d_shard_small"
     out = tmp_path / "howto100m"
-    script.main(["--from-mmpt", str(folder), "--out", str(out), "--workers", workers])
+    make_shards.main(["--from-mmpt", str(folder), "--out", str(out), "--workers", workers])
     decoded = golden / "shards" / "decoded"
     for split in ("train", "val"):
         metas = json.loads((decoded / f"{split}_meta.json").read_text())
