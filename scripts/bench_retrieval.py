@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from mmpt_plugin.retrieval.clusters import cluster_statistics, draw_seeds, form_clusters
 from mmpt_plugin.retrieval.index import VideoIndex
+from mmpt_plugin.retrieval.settings import RetrievalConfig
 
 CLUSTER_SIZE = 32
 NEIGHBOURS = 2 * CLUSTER_SIZE
@@ -71,7 +72,7 @@ def measure_search(args: argparse.Namespace) -> dict[str, Any]:
     build, search = [], []
     for _ in range(1 + args.repeats):
         begin = time.perf_counter()
-        index = VideoIndex(vectors, kind=args.kind)
+        index = VideoIndex(vectors, RetrievalConfig(index=args.kind))
         built = time.perf_counter()
         found = index.neighbours_of(queries, NEIGHBOURS)
         build.append(built - begin)
@@ -101,7 +102,7 @@ def refresh_clusters(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Forms one epoch's clusters; returns the seconds of each part and what the index says of itself."""
     times = [time.perf_counter()]
-    index = VideoIndex(vectors, kind=kind)
+    index = VideoIndex(vectors, RetrievalConfig(index=kind))
     times.append(time.perf_counter())
     neighbours = index.neighbours_of(searched, NEIGHBOURS)
     times.append(time.perf_counter())

@@ -1,1 +1,1 @@
-"""Losses, one a file, and what those over seconds share (frame_criterion.py)."""
+"""Losses: contrastive ones on pairs, MIL-NCE on clips with bags of texts, and those over labelled seconds."""

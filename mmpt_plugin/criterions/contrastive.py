@@ -1,82 +1,128 @@
-"""The contrastive loss of VideoCLIP: symmetric InfoNCE over the pairs of a batch (paper, section 3.2)."""
+"""InfoNCE over the pairs of a batch: VideoCLIP's symmetric loss (paper, section 3.2), and one direction of it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from fairseq import metrics
 from fairseq.criterions import FairseqCriterion, register_criterion
-from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from torch import Tensor
+
+from mmpt_plugin.models.precision import outside_autocast
+
+
+def info_nce(
+    queries: Tensor, candidates: Tensor, targets: Tensor, temperature: float = 1.0, *, both_ways: bool = False
+) -> Tensor:
+    """The core of every contrastive loss here: each query should find its own candidate among all candidates.
+
+    Args:
+        queries: (Q, D). Embeddings are not normalised: raw dot products are compared.
+        candidates: (C, D).
+        targets: (Q,) int64, the row of each query's own candidate.
+        temperature: divides the dot products.
+        both_ways: the candidates look for their queries as well, on the same dot products. Row i must pair with row i.
+
+    Returns:
+        Scalar: the mean cross-entropy of the queries, plus that of the candidates where both ways are wanted.
+
+    Raises:
+        ValueError: if the temperature is not positive and finite.
+    """
+    check_temperature(temperature)
+    logits = queries @ candidates.T / temperature  # (Q, C)
+    loss = F.cross_entropy(logits, targets)
+    return loss + F.cross_entropy(logits.T, targets) if both_ways else loss
 
 
 def symmetric_info_nce(video_embeddings: Tensor, text_embeddings: Tensor, temperature: float = 1.0) -> Tensor:
-    """Contrastive loss over in-batch negatives, in both directions.
+    """The paper's loss: in-batch negatives, in both directions.
 
     Args:
         video_embeddings: (B, D); row i comes from the same pair as row i of the text.
-        text_embeddings: (B, D). Neither is normalised: raw dot products are compared.
+        text_embeddings: (B, D).
         temperature: divides the dot products; the paper's is 1.
 
     Returns:
         Scalar: the sum (not the mean) of the two cross-entropies, each a mean over the batch.
 
     Raises:
-        ValueError: if the shapes differ or the temperature is not positive.
+        ValueError: if the shapes differ or the temperature is not positive and finite.
 
     References:
         https://arxiv.org/abs/2109.14084, equations 1 to 3.
     """
+    check_pairs(video_embeddings, text_embeddings)
+    own = torch.arange(len(video_embeddings), device=video_embeddings.device)
+    return info_nce(text_embeddings, video_embeddings, own, temperature, both_ways=True)
+
+
+def check_pairs(video_embeddings: Tensor, text_embeddings: Tensor) -> None:
+    """Refuse embeddings that do not pair row by row."""
     if video_embeddings.shape != text_embeddings.shape:
         raise ValueError(
             "video and text embeddings must pair row by row, "
             f"got {tuple(video_embeddings.shape)} and {tuple(text_embeddings.shape)} "
             "(task.clip_sampling=bag needs criterion=mil_nce)"
         )
-    check_temperature(temperature)
-    logits_per_text = text_embeddings @ video_embeddings.T / temperature  # (B texts, B videos)
-    targets = torch.arange(len(logits_per_text), device=logits_per_text.device)
-    return F.cross_entropy(logits_per_text, targets) + F.cross_entropy(logits_per_text.T, targets)
 
 
 def check_temperature(temperature: float) -> None:
-    """Refuse a temperature that is not positive."""
-    if temperature <= 0:
-        raise ValueError(f"criterion.temperature is {temperature}: it must be positive")
+    """Refuse a temperature by which nothing can be divided."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"criterion.temperature is {temperature}: it must be positive and finite")
+
+
+class Candidates(NamedTuple):
+    """What the rows of this process are compared with: the batch's own rows, or those of all processes in their order."""
+
+    video: Tensor  #: (C, D)
+    text: Tensor  #: (C * K, D), K texts of each video (data/pairs.py)
+    first: int  #: where this process's first video stands among them
 
 
 @torch.no_grad()
-def in_batch_accuracy(video_embeddings: Tensor, text_embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """How many texts rank their own video first among the batch's, and how many videos one of their own texts.
+def in_batch_accuracy(
+    video_embeddings: Tensor, text_embeddings: Tensor, candidates: Candidates | None = None
+) -> tuple[Tensor, Tensor]:
+    """How many texts rank their own video first, and how many videos one of their own texts.
 
     Args:
         video_embeddings: (B, D).
         text_embeddings: (B * K, D), K texts of each video (data/pairs.py); of these the first number is the mean of K.
+        candidates: what they are compared with; by default one another.
     """
-    similarities = text_embeddings @ video_embeddings.T
+    videos, texts, first = candidates or Candidates(video_embeddings, text_embeddings, 0)
     texts_each = len(text_embeddings) // len(video_embeddings)
-    owners = torch.arange(len(video_embeddings), device=similarities.device).repeat_interleave(texts_each)
-    text_hits, video_hits = similarities.argmax(1) == owners, owners[similarities.argmax(0)] == owners[::texts_each]
+    own = first + torch.arange(len(video_embeddings), device=video_embeddings.device)
+    from_texts = text_embeddings @ videos.T  # (B * K, C)
+    to_videos = from_texts if videos is video_embeddings else texts @ video_embeddings.T  # (C * K, B)
+    text_hits = from_texts.argmax(1) == own.repeat_interleave(texts_each)
+    video_hits = to_videos.argmax(0) // texts_each == own
     return text_hits.sum() / texts_each, video_hits.sum()
 
 
-def gather_rows(local: Tensor) -> Tensor:
-    """The rows of all processes, in their order; gradients flow to this process's own.
+class GatherRows(torch.autograd.Function):
+    """The rows of all processes, in their order; each row's gradient is the sum of what all processes' losses give it."""
 
-    Every process must bring equally many rows, as the groups of pre-training do.
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        """(B, D) of this process to (processes x B, D); every process must bring equally many rows."""
+        ctx.rows = len(local)
+        parts = [torch.empty_like(local) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, local.contiguous())
+        return torch.cat(parts)
 
-    Args:
-        local: (B, D).
-
-    Returns:
-        (processes x B, D).
-    """
-    rows = [torch.empty_like(local) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(rows, local.detach().contiguous())
-    rows[torch.distributed.get_rank()] = local
-    return torch.cat(rows)
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """This process's rows of the summed gradient."""
+        gradient = gradient.contiguous()
+        torch.distributed.all_reduce(gradient)
+        return gradient[torch.distributed.get_rank() * ctx.rows :][: ctx.rows]
 
 
 @dataclass
@@ -99,9 +145,14 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
         self.temperature = temperature
         self.gather = gather and torch.distributed.is_available() and torch.distributed.is_initialized()
 
-    def loss(self, video_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
-        """The loss of a batch's embeddings; other losses with the same inputs replace this alone."""
-        return symmetric_info_nce(video_embeddings, text_embeddings, self.temperature)
+    def loss(self, video: Tensor, text: Tensor, candidates: Candidates) -> Tensor:
+        """The loss of this process's embeddings; other losses with the same inputs replace this alone."""
+        if candidates.video is video:  # both directions share their dot products
+            return symmetric_info_nce(video, text, self.temperature)
+        check_pairs(video, text)
+        own = candidates.first + torch.arange(len(video), device=video.device)
+        from_text = info_nce(text, candidates.video, own, self.temperature)
+        return from_text + info_nce(video, candidates.text, own, self.temperature)
 
     def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict]:
         """Loss of one batch of pairs.
@@ -110,24 +161,23 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
             The loss; a sample size of 1, for the loss is a mean already and batches weigh the same; values to log.
         """
         output = model(**sample["net_input"])
-        # in float32 whatever the model's precision: dot products of unnormalised embeddings are large
-        video, text = output["video_embeddings"].float(), output["text_embeddings"].float()
-        gather = self.gather and self.training  # validation's batches differ in size, and its loss not by processes
-        if gather:
-            video, text = gather_rows(video), gather_rows(text)
-        loss = self.loss(video, text)
-        text_to_video, video_to_text = in_batch_accuracy(video, text)
-        processes = torch.distributed.get_world_size() if gather else 1
+        with outside_autocast(output["video_embeddings"]):  # and in float32, whatever the model's precision
+            video, text = output["video_embeddings"].float(), output["text_embeddings"].float()
+            candidates = Candidates(video, text, 0)
+            if self.gather and self.training:  # validation's batches differ in size, and its loss not by processes
+                first = torch.distributed.get_rank() * len(video)
+                candidates = Candidates(GatherRows.apply(video), GatherRows.apply(text), first)
+            loss = self.loss(video, text, candidates)
+            text_to_video, video_to_text = in_batch_accuracy(video, text, candidates)
         logging_output = {
             "loss": loss.detach() * sample["nsentences"],
-            "text_to_video": text_to_video / processes,  # each process ranks the rows of all
-            "video_to_text": video_to_text / processes,
+            "text_to_video": text_to_video,
+            "video_to_text": video_to_text,
             "nsentences": sample["nsentences"],
             "ntokens": sample["ntokens"],
             "sample_size": 1,
         }
-        # fairseq averages gradients over processes; with gathered rows each holds only its own part of their sum
-        return loss * processes, 1, logging_output
+        return loss, 1, logging_output
 
     @staticmethod
     def reduce_metrics(logging_outputs: Sequence[dict[str, Any]]) -> None:
@@ -143,3 +193,28 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """All logged values are sums."""
         return True
+
+
+@dataclass
+class DirectedContrastiveConfig(VideoTextContrastiveConfig):
+    """Which way."""
+
+    direction: ChoiceEnum(["text_to_video", "video_to_text"]) = field(  # type: ignore[valid-type]
+        default="text_to_video", metadata={"help": "which side looks for the other among the batch's"}
+    )
+
+
+@register_criterion("directed_contrastive", dataclass=DirectedContrastiveConfig)
+class DirectedContrastiveCriterion(VideoTextContrastiveCriterion):
+    """InfoNCE in the one direction that a retrieval test asks for; to fine-tune."""
+
+    def __init__(self, task: Any, temperature: float, gather: bool, direction: str) -> None:
+        super().__init__(task, temperature, gather)
+        self.from_text = str(direction) == "text_to_video"
+
+    def loss(self, video: Tensor, text: Tensor, candidates: Candidates) -> Tensor:
+        """One direction's cross-entropy."""
+        check_pairs(video, text)
+        own = candidates.first + torch.arange(len(video), device=video.device)
+        queries, found = (text, candidates.video) if self.from_text else (video, candidates.text)
+        return info_nce(queries, found, own, self.temperature)

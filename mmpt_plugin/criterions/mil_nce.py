@@ -3,17 +3,21 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from fairseq.criterions import register_criterion
 from torch import Tensor
 
 from mmpt_plugin.criterions.contrastive import (
+    Candidates,
     VideoTextContrastiveConfig,
     VideoTextContrastiveCriterion,
     check_temperature,
 )
 
 
-def mil_nce(video_embeddings: Tensor, text_embeddings: Tensor, temperature: float = 1.0) -> Tensor:
+def mil_nce(
+    video_embeddings: Tensor, text_embeddings: Tensor, temperature: float = 1.0, candidates: Candidates | None = None
+) -> Tensor:
     """Multiple-instance contrastive loss over in-batch negatives of both directions.
 
     For clip i, with exp of the dot products summed over pairs of a clip and a text: -log(positives / (positives +
@@ -24,13 +28,15 @@ def mil_nce(video_embeddings: Tensor, text_embeddings: Tensor, temperature: floa
         video_embeddings: (B, D).
         text_embeddings: (B * K, D); rows i * K to (i + 1) * K are the bag of clip i. Neither is normalised.
         temperature: divides the dot products.
+        candidates: all clips and bags, these among them; by default these alone.
 
     Returns:
         Scalar: the mean over clips. Positives count once in the denominator, as in the paper's formula; its authors'
         published code counts them twice there, so that its loss cannot fall below log 2.
 
     Raises:
-        ValueError: if the texts are not equally many a clip, the widths differ or the temperature is not positive.
+        ValueError: if the texts are not equally many a clip, the widths differ or the temperature is not positive and
+            finite.
 
     References:
         https://arxiv.org/abs/1912.06430, equation 1.
@@ -42,11 +48,15 @@ def mil_nce(video_embeddings: Tensor, text_embeddings: Tensor, temperature: floa
             f"got {tuple(video_embeddings.shape)} and {tuple(text_embeddings.shape)}"
         )
     check_temperature(temperature)
-    logits = (video_embeddings @ text_embeddings.T / temperature).unflatten(1, (clips, -1))  # (clip, bag, text)
-    positives = logits.diagonal().T  # (clip, text)
-    own = torch.eye(clips, dtype=torch.bool, device=logits.device)[..., None]
-    other_clips = logits.masked_fill(own, -torch.inf).transpose(0, 1)  # (bag, clip, text): positives count once
-    everything = torch.cat([logits.flatten(1), other_clips.flatten(1)], 1)  # (clip, 2 * B * K)
+    all_clips, all_texts, first = candidates or Candidates(video_embeddings, text_embeddings, 0)
+    texts_each = texts // clips
+    own = first + torch.arange(clips, device=video_embeddings.device)
+    from_clips = video_embeddings @ all_texts.T / temperature  # (clip, all texts)
+    positives = from_clips.unflatten(1, (-1, texts_each))[torch.arange(clips), own]  # (clip, text of its bag)
+    to_bags = from_clips if all_clips is video_embeddings else all_clips @ text_embeddings.T / temperature
+    is_own = F.one_hot(own, len(all_clips)).bool().T[..., None]  # (all clips, bag, 1)
+    others = to_bags.unflatten(1, (clips, texts_each)).masked_fill(is_own, -torch.inf)  # positives count once
+    everything = torch.cat([from_clips, others.transpose(0, 1).flatten(1)], 1)  # (clip, all texts + all clips * K)
     return (everything.logsumexp(1) - positives.logsumexp(1)).mean()
 
 
@@ -59,6 +69,6 @@ class MilNceConfig(VideoTextContrastiveConfig):
 class MilNceCriterion(VideoTextContrastiveCriterion):
     """MIL-NCE on the embeddings of clips and their bags of texts (data/pairs.py)."""
 
-    def loss(self, video_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
+    def loss(self, video: Tensor, text: Tensor, candidates: Candidates) -> Tensor:
         """See `mil_nce`."""
-        return mil_nce(video_embeddings, text_embeddings, self.temperature)
+        return mil_nce(video, text, self.temperature, candidates)

@@ -21,6 +21,7 @@ from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.mmpt_checkpoint import from_mmpt, is_mmpt
 from mmpt_plugin.models.packing import length_mask, on_device
 from mmpt_plugin.models.pooling import POOLING
+from mmpt_plugin.models.precision import outside_autocast
 
 logger = logging.getLogger(__name__)
 
@@ -218,10 +219,15 @@ class VideoClipModel(BaseFairseqModel):
         is_second = torch.nn.functional.pad(mask, (1, 1))  # [CLS] before them, and [SEP] or padding after them
         places = on_device(is_second.flatten().nonzero().squeeze(1), states.device)
         seconds = states.flatten(0, 1).index_select(0, places)
+        texts = None
         if text_ids is not None and text_lengths is not None:
-            return seconds @ self.encode_text(text_ids, length_mask(text_lengths)).T
-        assert self.frame_classifier is not None  # the task gave the model its labels
-        return self.frame_classifier(seconds)
+            texts = self.encode_text(text_ids, length_mask(text_lengths))
+        with outside_autocast(seconds):
+            if texts is not None:
+                return seconds.float() @ texts.float().T
+            assert self.frame_classifier is not None  # the task gave the model its labels
+            weight, bias = self.frame_classifier.weight.float(), self.frame_classifier.bias.float()
+            return torch.nn.functional.linear(seconds.float(), weight, bias)
 
     def _embed(self, encode: Callable[[Tensor, Tensor], Tensor], values: Tensor, lengths: NDArray[np.int64]) -> Tensor:
         """`encode` on what stands in `values`, in training by chunks that are recomputed in the backward pass."""

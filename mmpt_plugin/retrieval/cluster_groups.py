@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,25 +16,11 @@ from mmpt_plugin.data.pretraining_dataset import PretrainingDataset
 from mmpt_plugin.retrieval.clusters import cluster_statistics, draw_seeds, form_clusters
 from mmpt_plugin.retrieval.index import VideoIndex
 from mmpt_plugin.retrieval.refresh import EmbeddingMemory, broadcast_from_first, embed_videos, world
+from mmpt_plugin.retrieval.settings import RetrievalConfig, check_retrieval
 
 logger = logging.getLogger(__name__)
 
 FAILED = np.int64(-1)  # stands in all clusters where the first process could not form them
-
-
-@dataclass(frozen=True)
-class RetrievalSettings:
-    """See `RetrievalConfig` in tasks/pretraining.py, which says what each means."""
-
-    num_neighbors: int = 64
-    pick: str = "random"
-    start_epoch: int = 1
-    every: int = 1
-    reuse: bool = False
-    index: str = "flat"
-    min_recall: float = 0.95
-    num_centroids: int | None = None
-    max_nprobe: int | None = None
 
 
 class ClusterGroups:
@@ -50,7 +35,7 @@ class ClusterGroups:
         model: nn.Module,
         dataset: PretrainingDataset,
         videos_per_batch: int,
-        settings: RetrievalSettings,
+        settings: RetrievalConfig,
         seed: int,
         num_workers: int = 0,
     ) -> None:
@@ -67,15 +52,7 @@ class ClusterGroups:
             ValueError: for fewer videos than a cluster needs, or settings that make no sense.
         """
         self.random = RandomGroups(len(dataset.corpus), videos_per_batch, seed)
-        if settings.num_neighbors < videos_per_batch:
-            raise ValueError(
-                f"task.retrieval.num_neighbors is {settings.num_neighbors}: a cluster keeps task.videos_per_batch="
-                f"{videos_per_batch} of them, so at least that many are needed (the paper takes twice as many)"
-            )
-        if settings.start_epoch < 1 or settings.every < 1:
-            raise ValueError(
-                f"task.retrieval.start_epoch={settings.start_epoch} and every={settings.every} must be at least 1"
-            )
+        check_retrieval(settings, videos_per_batch)
         self.num_groups = self.random.num_groups
         self.videos_per_batch = videos_per_batch
         self.model = model
@@ -83,7 +60,7 @@ class ClusterGroups:
         self.settings = settings
         self.seed = seed
         self.num_workers = num_workers
-        self.memory = EmbeddingMemory(dataset.corpus.video_ids) if settings.reuse else None
+        self.memory = EmbeddingMemory(dataset.corpus.video_ids) if settings.embeddings == "reuse" else None
         self.statistics: dict[str, float] = {}
         self._clusters: NDArray[np.int64] | None = None
 
@@ -118,21 +95,12 @@ class ClusterGroups:
         """(groups, videos_per_batch) indexes of videos, from the embeddings of all; logs what they are like."""
         started = time.perf_counter()
         settings, k = self.settings, self.videos_per_batch
-        index = VideoIndex(
-            vectors,
-            kind=settings.index,
-            min_recall=settings.min_recall,
-            recall_at=settings.num_neighbors,
-            num_centroids=settings.num_centroids,
-            max_nprobe=settings.max_nprobe,
-            seed=self.seed,
-            names=self.dataset.corpus.video_ids,
-        )
+        index = VideoIndex(vectors, settings, seed=self.seed, names=self.dataset.corpus.video_ids)
         indexed = time.perf_counter()
         rng = np.random.default_rng([self.seed, epoch])
         seeds = draw_seeds(len(vectors), k, rng)
         neighbours = index.neighbours_of(seeds, min(settings.num_neighbors, len(vectors)))
-        clusters = np.array(form_clusters(neighbours, k, rng, pick=settings.pick))
+        clusters = np.array(form_clusters(neighbours, k, rng, pick=str(settings.pick)))
         searched = time.perf_counter()
         self.statistics = cluster_statistics(list(clusters), vectors, rng) | {
             "seconds_embed": seconds_embed,

@@ -5,20 +5,24 @@ Two kinds: `flat` compares with every vector and is exact; `ivf` compares with t
 list of 512, whatever that finds.) Both use a GPU where FAISS has GPU support and sees one.
 """
 
+from __future__ import annotations
+
 import logging
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
+if TYPE_CHECKING:  # it needs fairseq
+    from mmpt_plugin.retrieval.settings import RetrievalConfig
+
 logger = logging.getLogger(__name__)
 
-KINDS = ("flat", "ivf")
 RECALL_QUERIES = 256  # vectors of the index that recall is measured on: a standard error of about 0.5% at recall 0.95
 SEARCH_BLOCK = 4096  # queries handed to FAISS at once, so that a long search shows its progress
 # A flat search is one large matrix product, |q|^2 - 2 q.v + |v|^2, whose rounding can swap neighbours that are nearly
@@ -36,7 +40,7 @@ class VideoIndex:
 
     Attributes:
         kind: "flat" or "ivf".
-        recall: share of the `recall_at` true nearest neighbours that a search finds; 1.0 for "flat", measured on a
+        recall: share of the `num_neighbors` true nearest neighbours that a search finds; 1.0 for "flat", measured on a
             sample for "ivf".
         nprobe: lists searched for each query; None for "flat".
         num_centroids: lists in all; None for "flat".
@@ -45,12 +49,8 @@ class VideoIndex:
     def __init__(
         self,
         vectors: Floats,
+        settings: RetrievalConfig,
         *,
-        kind: str = "flat",
-        min_recall: float = 0.95,
-        recall_at: int = 64,
-        num_centroids: int | None = None,
-        max_nprobe: int | None = None,
         seed: int = 1,
         names: Sequence[str] | None = None,
     ) -> None:
@@ -58,39 +58,35 @@ class VideoIndex:
 
         Args:
             vectors: (n, d) float32; row i is video i. Kept, not copied, if it is contiguous.
-            kind: "flat" or "ivf".
-            min_recall: "ivf": the recall to reach, in (0, 1].
-            recall_at: "ivf": neighbours over which recall is measured.
-            num_centroids: "ivf": lists; None is sqrt(n), or n / 39 if that is less. An epoch asks n / 32
-                queries only, so that training more lists takes longer than searching them saves.
-            max_nprobe: "ivf": most lists that a query may search; None is all of them, so that any recall is reached.
+            settings: `index` is the kind. For "ivf" also `min_recall`, the recall of `num_neighbors` to reach;
+                `num_centroids`, the lists (None: sqrt(n), or n / 39 if that is less. An epoch asks n / 32 queries only,
+                so that training more lists takes longer than searching them saves); and `max_nprobe`, the most lists
+                that a query may search (None: all, so that any recall is reached).
             seed: "ivf": of k-means and of the sample of queries.
             names: (n,) video ids, for error messages.
 
         Raises:
-            ValueError: an unknown kind, vectors that are not finite, settings out of range, or min_recall not reached.
+            ValueError: vectors that are not finite, more lists than videos, or min_recall not reached.
             ImportError: FAISS is not installed.
         """
-        if kind not in KINDS:
-            raise ValueError(f"kind of index must be one of {KINDS}, got {kind!r}")
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         if self._vectors.ndim != 2 or not len(self._vectors):
             raise ValueError(
                 f"vectors must be (videos, width) with at least one video, got shape {self._vectors.shape}"
             )
         _refuse_non_finite(self._vectors, names)
-        self.kind = kind
+        self.kind = str(settings.index)
         self.recall = 1.0
         self.nprobe: int | None = None
         self.num_centroids: int | None = None
 
         faiss = _import_faiss()
-        if kind == "flat":
+        if self.kind == "flat":
             exact = faiss.IndexFlatL2(self._vectors.shape[1])
             exact.add(self._vectors)
             self._index = faiss.IndexRefine(_on_gpu_if_any(faiss, exact), exact)
         else:
-            self._build_ivf(faiss, min_recall, recall_at, num_centroids, max_nprobe, seed)
+            self._build_ivf(faiss, settings, seed)
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -156,24 +152,15 @@ class VideoIndex:
             distances[block], indexes[block] = self._index.search(queries[block], k)
         return distances, indexes
 
-    def _build_ivf(
-        self,
-        faiss: ModuleType,
-        min_recall: float,
-        recall_at: int,
-        num_centroids: int | None,
-        max_nprobe: int | None,
-        seed: int,
-    ) -> None:
+    def _build_ivf(self, faiss: ModuleType, settings: RetrievalConfig, seed: int) -> None:
         num_videos, width = self._vectors.shape
-        if not 0 < min_recall <= 1:
-            raise ValueError(f"min_recall must lie in (0, 1], got {min_recall}; index kind 'flat' has recall 1")
+        num_centroids = settings.num_centroids
         if num_centroids is None:
             num_centroids = max(1, min(round(num_videos**0.5), num_videos // MIN_POINTS_PER_CENTROID))
-        if not 1 <= num_centroids <= num_videos:
-            raise ValueError(f"num_centroids must lie in 1..{num_videos}, the videos of the index, got {num_centroids}")
-        if max_nprobe is not None and max_nprobe < 1:
-            raise ValueError(f"max_nprobe must be 1 or more, got {max_nprobe}")
+        if num_centroids > num_videos:
+            raise ValueError(
+                f"task.retrieval.num_centroids is {num_centroids}: it must be at most {num_videos}, the videos to index"
+            )
 
         begin = time.perf_counter()
         self.num_centroids = num_centroids
@@ -183,16 +170,17 @@ class VideoIndex:
         self._index.train(self._vectors)
         self._index.add(self._vectors)
 
-        k = min(recall_at, num_videos)
+        k = min(settings.num_neighbors, num_videos)
         sample = np.random.default_rng(seed).choice(num_videos, min(num_videos, RECALL_QUERIES), replace=False)
         queries = self._vectors[sample]
         _, exact = faiss.knn(queries, self._vectors, k)
         self.nprobe, self.recall = self._choose_nprobe(
-            queries, exact, min_recall, min(max_nprobe or num_centroids, num_centroids)
+            queries, exact, settings.min_recall, min(settings.max_nprobe or num_centroids, num_centroids)
         )
         logger.info(
             f"IVF index of {num_videos} videos: {self.nprobe} of {num_centroids} lists searched, recall@{k} "
-            f"{self.recall:.3f} (min_recall {min_recall}) on {len(queries)} videos, {time.perf_counter() - begin:.1f} s"
+            f"{self.recall:.3f} (min_recall {settings.min_recall}) on {len(queries)} videos, "
+            f"{time.perf_counter() - begin:.1f} s"
         )
 
     def _choose_nprobe(self, queries: Floats, exact: Ints, min_recall: float, most: int) -> tuple[int, float]:

@@ -15,9 +15,7 @@ from omegaconf import II, MISSING, open_dict
 
 from mmpt_plugin.criterions import (  # noqa: F401 (registers the criterions)
     contrastive,
-    directed_contrastive,
-    frame_cross_entropy,
-    step_binary_cross_entropy,
+    frame_losses,
 )
 from mmpt_plugin.data.epoch_iterator import ShuffledEpochIterator
 from mmpt_plugin.features.manifest import check_feature_settings

@@ -24,43 +24,14 @@ from mmpt_plugin.features.manifest import check_same_settings
 from mmpt_plugin.models import bert
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.videoclip import VideoClipModel
-from mmpt_plugin.retrieval.cluster_groups import ClusterGroups, RetrievalSettings
+from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
+from mmpt_plugin.retrieval.settings import RetrievalConfig
 from mmpt_plugin.tasks.base import VideoClipTask
 
 logger = logging.getLogger(__name__)
 
 RETRIEVAL_STREAM = 1  # tells the draws of clips to embed from those of clips to train on
 VIDEO_LISTS = {"train": "train.txt", "valid": "val.txt"}
-
-
-@dataclass
-class RetrievalConfig(FairseqDataclass):
-    """The epoch hook that makes batches of similar videos (paper, section 3.4)."""
-
-    enabled: bool = field(default=True, metadata={"help": "clusters of similar videos; false: random videos"})
-    num_neighbors: int = field(
-        default=64, metadata={"help": "nearest videos of a seed (itself first) to pick from: 2k"}
-    )
-    pick: ChoiceEnum(["random", "nearest"]) = field(  # type: ignore[valid-type]
-        default="random", metadata={"help": "which k = task.videos_per_batch of them make the cluster"}
-    )
-    start_epoch: int = field(default=1, metadata={"help": "first epoch with clusters; earlier ones are random"})
-    every: int = field(default=1, metadata={"help": "embed and cluster anew every so many epochs"})
-    embeddings: ChoiceEnum(["fresh", "reuse"]) = field(  # type: ignore[valid-type]
-        default="fresh", metadata={"help": "embed all videos, or reuse the mean of what training computed"}
-    )
-    clips: ChoiceEnum(["sampled", "first_32s"]) = field(  # type: ignore[valid-type]
-        default="sampled", metadata={"help": "a video's vector from aligned clips, or from its first seconds only"}
-    )
-    clips_per_video: int = field(default=16, metadata={"help": "sampled clips that a video's vector averages"})
-    index: ChoiceEnum(["flat", "ivf"]) = field(  # type: ignore[valid-type]
-        default="flat", metadata={"help": "exact search, or an approximate one with its recall measured"}
-    )
-    min_recall: float = field(default=0.95, metadata={"help": "recall of num_neighbors that ivf must reach"})
-    num_centroids: Optional[int] = field(default=None, metadata={"help": "lists of ivf; null: by the number of videos"})
-    max_nprobe: Optional[int] = field(
-        default=None, metadata={"help": "most lists of ivf that a search may take; null: as many as min_recall needs"}
-    )
 
 
 @dataclass
@@ -194,19 +165,8 @@ class VideoClipPretrainingTask(VideoClipTask):
             sampling=FIRST_SECONDS if first else "aligned",
             clips_per_video=1 if first else retrieval.clips_per_video,
         )
-        settings = RetrievalSettings(
-            num_neighbors=retrieval.num_neighbors,
-            pick=str(retrieval.pick),
-            start_epoch=retrieval.start_epoch,
-            every=retrieval.every,
-            reuse=str(retrieval.embeddings) == "reuse",
-            index=str(retrieval.index),
-            min_recall=retrieval.min_recall,
-            num_centroids=retrieval.num_centroids,
-            max_nprobe=retrieval.max_nprobe,
-        )
         dataset = PretrainingDataset(corpus, clips, self.special, self.cfg.seed, stream=RETRIEVAL_STREAM)
-        return ClusterGroups(self.model, dataset, k, settings, self.cfg.seed, self.cfg.num_workers)
+        return ClusterGroups(self.model, dataset, k, retrieval, self.cfg.seed, self.cfg.num_workers)
 
     def train_step(self, sample: Batch, model: BaseFairseqModel, *args: Any, **kwargs: Any) -> tuple:
         """fairseq's step, with its embeddings remembered where retrieval reuses them."""

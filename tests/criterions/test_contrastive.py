@@ -12,7 +12,15 @@ from fairseq import metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpt_plugin.criterions.contrastive import VideoTextContrastiveCriterion, in_batch_accuracy, symmetric_info_nce
+from mmpt_plugin.criterions.contrastive import (
+    Candidates,
+    DirectedContrastiveCriterion,
+    VideoTextContrastiveCriterion,
+    in_batch_accuracy,
+    info_nce,
+    symmetric_info_nce,
+)
+from mmpt_plugin.criterions.mil_nce import MilNceCriterion
 
 
 def slow_info_nce(queries: torch.Tensor, keys: torch.Tensor, temperature: float) -> float:
@@ -72,9 +80,65 @@ def test_bad_arguments() -> None:
         symmetric_info_nce(torch.zeros(3, 2), torch.zeros(4, 2))
     with pytest.raises(ValueError, match=r"task\.clip_sampling=bag needs criterion=mil_nce"):
         symmetric_info_nce(torch.zeros(3, 2), torch.zeros(6, 2))
-    for temperature in (0.0, -1.0):
-        with pytest.raises(ValueError, match=rf"criterion\.temperature is {temperature}: it must be positive"):
+    for temperature in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(
+            ValueError, match=rf"criterion\.temperature is {temperature}: it must be positive and finite"
+        ):
             symmetric_info_nce(torch.zeros(3, 2), torch.zeros(3, 2), temperature)
+
+
+def test_the_core_by_hand() -> None:
+    # queries 1 and 0 against candidates 2 and 1: logits [[2, 1], [0, 0]]
+    # -log(e^2 / (e^2 + e)) = log(1 + e^-1) for the first, log 2 for the second
+    queries, candidates = torch.tensor([[1.0], [0.0]]), torch.tensor([[2.0], [1.0]])
+    expected = (math.log1p(math.exp(-1)) + math.log(2)) / 2
+    assert info_nce(queries, candidates, torch.arange(2)).item() == pytest.approx(expected, rel=1e-6)
+    # with the targets swapped: log(1 + e) and log 2
+    expected = (math.log1p(math.e) + math.log(2)) / 2
+    assert info_nce(queries, candidates, torch.tensor([1, 0])).item() == pytest.approx(expected, rel=1e-6)
+    # the other way: [[2, 0], [1, 0]], log(1 + e^-2) and -log(1 / (e + 1)) = log(1 + e)
+    expected = (math.log1p(math.exp(-2)) + math.log1p(math.e)) / 2
+    assert info_nce(candidates, queries, torch.arange(2)).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_both_directions_make_the_symmetric_loss() -> None:
+    video, text = torch.randn(2, 7, 4, dtype=torch.float64)
+    both = info_nce(text, video, torch.arange(7), 0.6) + info_nce(video, text, torch.arange(7), 0.6)
+    torch.testing.assert_close(both, symmetric_info_nce(video, text, 0.6))
+
+
+@pytest.mark.parametrize("direction", ["text_to_video", "video_to_text"])
+def test_the_directed_criterion_goes_the_way_it_is_told(direction: str) -> None:
+    video, text = torch.randn(5, 3), torch.randn(5, 3)
+    criterion = DirectedContrastiveCriterion(SimpleNamespace(), temperature=2.0, gather=False, direction=direction)
+    loss, size, _ = criterion(FixedEmbeddings(video, text), {"net_input": {}, "nsentences": 5, "ntokens": 9})
+    ways = {
+        "text_to_video": info_nce(text, video, torch.arange(5), 2.0),
+        "video_to_text": info_nce(video, text, torch.arange(5), 2.0),
+    }
+    torch.testing.assert_close(loss, ways[direction])
+    assert size == 1 and not torch.isclose(*ways.values())
+    with pytest.raises(ValueError, match=r"must pair row by row, got \(5, 3\) and \(4, 3\)"):
+        criterion(FixedEmbeddings(video, text[:4]), {"net_input": {}, "nsentences": 5, "ntokens": 9})
+
+
+@pytest.mark.parametrize("criterion", [VideoTextContrastiveCriterion, DirectedContrastiveCriterion, MilNceCriterion])
+def test_shares_of_the_rows_against_all_make_the_loss_and_the_gradients_of_the_joined_batch(criterion: type) -> None:
+    texts_each = 2 if criterion is MilNceCriterion else 1
+    video = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    text = torch.randn(6 * texts_each, 3, dtype=torch.float64, requires_grad=True)
+    direction = {"direction": "video_to_text"} if criterion is DirectedContrastiveCriterion else {}
+    loss = criterion(SimpleNamespace(), temperature=0.7, gather=False, **direction).loss
+    whole = loss(video, text, Candidates(video, text, 0))
+    shares, hits = [], torch.zeros(2)
+    for first in (0, 2, 4):
+        own = (video[first : first + 2], text[first * texts_each : (first + 2) * texts_each])
+        shares.append(loss(*own, Candidates(video, text, first)))
+        hits += torch.stack(in_batch_accuracy(*own, Candidates(video, text, first)))
+    torch.testing.assert_close(sum(shares) / 3, whole)
+    for part, all_rows in zip(*(torch.autograd.grad(value, (video, text)) for value in (sum(shares) / 3, whole))):
+        torch.testing.assert_close(part, all_rows)
+    torch.testing.assert_close(hits, torch.stack(in_batch_accuracy(video, text)).float())
 
 
 def test_equals_the_originals_losses(golden: Path) -> None:
@@ -146,6 +210,19 @@ def test_half_precision_embeddings_are_compared_in_float32() -> None:
     embeddings = torch.full((2, 4), 300.0, dtype=torch.float16)
     loss, _, _ = logged(embeddings, embeddings)
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(2 * math.log(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_leaves_the_loss_in_float32(dtype: torch.dtype) -> None:
+    # Logits of 300 x 300: their float16 products are infinite; in bfloat16 90,000 and 89,970 are one number.
+    video = torch.tensor([[300.0, 0.0], [0.0, 300.0]])
+    text = torch.tensor([[300.0, 299.9], [0.0, 300.0]])
+    expected, _, _ = logged(video.double(), text.double())
+    with torch.autocast("cpu", dtype):
+        loss, _, under_autocast = logged(video, text)
+        assert (video @ text.T).dtype == dtype  # it was on
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert [under_autocast[key].item() for key in ("text_to_video", "video_to_text")] == [2, 2]
 
 
 def test_metrics_average_over_pairs_of_unequal_batches() -> None:

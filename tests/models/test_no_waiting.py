@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from mmpt_plugin.criterions.contrastive import VideoTextContrastiveCriterion
-from mmpt_plugin.criterions.frame_cross_entropy import FrameCrossEntropyCriterion
+from mmpt_plugin.criterions.frame_losses import FrameCrossEntropyCriterion, StepBinaryCrossEntropyCriterion
 from mmpt_plugin.criterions.mil_nce import MilNceCriterion
-from mmpt_plugin.criterions.step_binary_cross_entropy import StepBinaryCrossEntropyCriterion
 from mmpt_plugin.data.pairs import Inputs
 from mmpt_plugin.models.pooling import POOLING
 from mmpt_plugin.models.videoclip import VideoClipModel, frame_classifier

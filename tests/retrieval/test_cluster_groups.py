@@ -12,7 +12,8 @@ from mmpt_plugin.data.groups import RandomGroups
 from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, ClipSettings, PretrainingDataset
 from mmpt_plugin.retrieval import cluster_groups
-from mmpt_plugin.retrieval.cluster_groups import ClusterGroups, RetrievalSettings
+from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
+from mmpt_plugin.retrieval.settings import RetrievalConfig
 
 STYLES = 6  # of the tiny data: video v has style v % 6, four videos a style
 
@@ -42,7 +43,7 @@ def source(corpus: VideoTextCorpus, videos_per_batch: int = 4, seed: int = 1, **
     """Clusters of 4 out of the 8 nearest, each video embedded by its first seconds, unless told otherwise."""
     clips = ClipSettings(FIRST_SECONDS, clips_per_video=1)
     dataset = PretrainingDataset(corpus, clips, SpecialTokens(2, 3), seed=1, stream=1)
-    chosen = RetrievalSettings(**{"num_neighbors": 8, **settings})
+    chosen = RetrievalConfig(**{"num_neighbors": 8, **settings})
     return ClusterGroups(FeatureMeans(), dataset, videos_per_batch, chosen, seed)
 
 
@@ -142,7 +143,7 @@ def test_clusters_of_another_size_are_refused(corpus: VideoTextCorpus) -> None:
 def test_reused_embeddings_save_the_pass(
     corpus: VideoTextCorpus, refreshed: list[tuple[int, list[int] | None]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    clusters = source(corpus, reuse=True, num_neighbors=4)
+    clusters = source(corpus, embeddings="reuse", num_neighbors=4)
     clusters.groups(1)
     assert refreshed == [(1, None)]  # nothing is remembered yet
     unseen = [5, 11, 23]
@@ -163,7 +164,7 @@ def test_reused_embeddings_save_the_pass(
 def test_reuse_embeds_nothing_where_training_saw_all(
     corpus: VideoTextCorpus, refreshed: list[tuple[int, list[int] | None]]
 ) -> None:
-    clusters = source(corpus, reuse=True, num_neighbors=4)
+    clusters = source(corpus, embeddings="reuse", num_neighbors=4)
     clusters.dataset.set_groups(1, [np.arange(24)])
     batch = clusters.dataset[0]
     with clusters.memory.recording(clusters.model, batch["video_id"]):
@@ -214,8 +215,8 @@ def test_figures_of_the_epoch_are_logged(corpus: VideoTextCorpus, caplog: pytest
     [
         (25, {"num_neighbors": 64}, r"task\.videos_per_batch is 25 and the training list has 24 videos"),
         (4, {"num_neighbors": 3}, r"task\.retrieval\.num_neighbors is 3: a cluster keeps task\.videos_per_batch=4"),
-        (4, {"start_epoch": 0}, r"task\.retrieval\.start_epoch=0 and every=1 must be at least 1"),
-        (4, {"every": 0}, r"start_epoch=1 and every=0 must be at least 1"),
+        (4, {"start_epoch": 0}, r"task\.retrieval\.start_epoch is 0: it must be at least 1"),
+        (4, {"every": 0}, r"task\.retrieval\.every is 0: it must be at least 1"),
     ],
 )
 def test_bad_settings(corpus: VideoTextCorpus, size: int, settings: dict, message: str) -> None:
