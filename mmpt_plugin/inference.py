@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.evaluation.encoding import batches_by_length, join_texts, tokenize
 from mmpt_plugin.evaluation.windows import sliding_windows
-from mmpt_plugin.models import bert as bert_files
-from mmpt_plugin.models.packing import length_mask
-from mmpt_plugin.models.videoclip import VideoClipModel, load_videoclip
+from mmpt_plugin.models.loading import load_videoclip
+from mmpt_plugin.models.text_backbone import load_tokenizer
+from mmpt_plugin.models.videoclip import VideoClipModel
 
 
 class VideoClip:
@@ -51,7 +51,7 @@ class VideoClip:
             FileNotFoundError, ValueError: if the checkpoint is missing, unsafe to load, or does not fit.
         """
         model, cfg = load_videoclip(checkpoint, bert)
-        return cls(model.to(device), bert_files.load_tokenizer(cfg.bert))
+        return cls(model.to(device), load_tokenizer(cfg.bert))
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], batch_size: int = 128) -> Tensor:
@@ -65,10 +65,8 @@ class VideoClip:
         special = SpecialTokens.of(self.tokenizer)
         embeddings = self._empty(len(pieces))
         for batch in batches_by_length(lengths, batch_size):
-            text_ids = join_texts([pieces[index] for index in batch], special)["text_ids"]
-            embeddings[batch] = self.model.encode_text(
-                text_ids.to(self._device), length_mask(lengths[batch] + 2)
-            ).float()
+            text = join_texts([pieces[index] for index in batch], special)
+            embeddings[batch] = self.model.embed_texts(text["text_ids"].to(self._device), text["text_lengths"]).float()
         return embeddings
 
     @torch.no_grad()
@@ -99,7 +97,7 @@ class VideoClip:
         for batch in batches_by_length(lengths, batch_size):
             rows = [videos[position][start:end] for position, start, end in (windows[index] for index in batch)]
             seconds = torch.from_numpy(np.concatenate(rows).astype(np.float32)).to(self._device)
-            encoded = self.model.encode_video(seconds, length_mask(lengths[batch])).float()
+            encoded = self.model.embed_videos(seconds, lengths[batch]).float()
             owner = torch.tensor([windows[index][0] for index in batch], device=self._device)
             embeddings.index_add_(0, owner, encoded)
             count.index_add_(0, owner, torch.ones(len(batch), 1, device=self._device))

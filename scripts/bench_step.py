@@ -34,9 +34,9 @@ from transformers import BertConfig, BertModel
 
 from mmpt_plugin.criterions.contrastive import symmetric_info_nce
 from mmpt_plugin.data.pairs import Inputs
-from mmpt_plugin.models.bert import new_transformer
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.packing import length_mask
+from mmpt_plugin.models.text_backbone import new_transformer
 from mmpt_plugin.models.videoclip import VideoClipModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -107,7 +107,8 @@ def draw_batch(pairs: int, device: str, seed: int = 0) -> Inputs:
 
 def pad_batch(batch: Inputs) -> dict[str, Tensor]:
     """The same pairs as the original pads them: to 32 seconds and 63 tokens."""
-    masks = {"video": length_mask(batch["video_lengths"], 32), "text": length_mask(batch["text_lengths"], 63)}
+    lengths = {"video": (batch["video_lengths"], 32), "text": (batch["text_lengths"], 63)}
+    masks = {side: torch.from_numpy(length_mask(*own)) for side, own in lengths.items()}
     padded = {"video_mask": masks["video"], "text_mask": masks["text"]}
     for name, mask in (("video_features", masks["video"]), ("text_ids", masks["text"])):
         values = batch[name].cpu()

@@ -29,7 +29,8 @@ from mmpt_plugin.data.pairs import Batch
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.encoding import EncodingDataset, assemble, encode_batch
-from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+from mmpt_plugin.models.config import VideoClipConfig
+from mmpt_plugin.models.videoclip import VideoClipModel
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product_flash_attention_for_cpu")
 WORDS = tuple(f"word{i}" for i in range(500))
@@ -104,8 +105,8 @@ def timed(model: VideoClipModel, benchmark: Benchmark, plan: EncodingPlan, datas
     loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
         dataset, batch_size=1, collate_fn=dataset.collater, num_workers=1
     )
-    encoded = [encode_batch(model, batch, plan, benchmark.needs_padding) for batch in loader]
-    benchmark.evaluate(benchmark.score(assemble(plan, encoded, benchmark.needs_padding)))
+    encoded = [encode_batch(model, batch, plan) for batch in loader]
+    benchmark.evaluate(benchmark.score(assemble(plan, encoded)))
     return time.perf_counter() - started
 
 
@@ -116,13 +117,13 @@ def one_at_a_time(model: VideoClipModel, dataset: EncodingDataset, most: int = 2
         started = time.perf_counter()
         for window in windows[:most]:
             rows = torch.from_numpy(dataset.features.load(window.video_id, window.start, window.end))
-            padded, mask = torch.zeros(1, 32, rows.shape[1]), torch.arange(32)[None] < len(rows)
-            padded[0, : len(rows)] = rows
-            model.video_encoder(padded, mask, attend_to_cls=dataset.plan.attend_to_cls, compute_padding=True)
+            padded = torch.zeros(32, rows.shape[1])
+            padded[: len(rows)] = rows
+            model.video_encoder(padded, np.array([32]), dataset.plan.attend_to_cls, np.array([len(rows)]))
         encoded = time.perf_counter()
-        everything = torch.ones(1, model.text_encoder.max_pieces + 2, dtype=torch.bool)
+        tokens = model.text_encoder.max_pieces + 2
         for _ in texts[:most]:  # what the tokens are makes no difference
-            model.text_encoder(everything.long(), everything)
+            model.text_encoder(torch.ones(tokens, dtype=torch.int64), np.array([tokens]))
     share_of_windows, share_of_texts = (min(most / len(items), 1) for items in (windows, texts))
     return (encoded - started) / share_of_windows + (time.perf_counter() - encoded) / share_of_texts
 
@@ -158,7 +159,7 @@ def main() -> None:
             max_pieces=config.max_text_pieces,
             batch_size=args.batch_size,
         )
-        encode_batch(model, dataset[len(dataset) - 1], plan, False)
+        encode_batch(model, dataset[len(dataset) - 1], plan)
         times: dict[str, list[float]] = {"fp32": [], "bf16": [], "plain": []}
         for _ in range(args.repeats):
             times["fp32"].append(timed(model, benchmark, plan, dataset))

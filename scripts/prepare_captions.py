@@ -99,7 +99,7 @@ def load_tokenize(bert: str, special_words_are_text: bool) -> Tokenize:
 
 
 def _make_tokenize(bert: str, special_words_are_text: bool) -> Tokenize:
-    from mmpt_plugin.models.bert import load_tokenizer  # imports torch
+    from mmpt_plugin.models.text_backbone import load_tokenizer  # imports torch
 
     tokenizer = load_tokenizer(bert)
     if tokenizer.is_fast:  # without the wrapper it takes half the time
@@ -253,7 +253,7 @@ def part_path(folder: Path, number: int) -> Path:
 
 def describe(options: argparse.Namespace) -> dict[str, Any]:
     """What the prepared file says of its making: tokenizer, vocabulary, rule and source."""
-    from mmpt_plugin.models.bert import load_tokenizer  # imports torch
+    from mmpt_plugin.models.text_backbone import load_tokenizer  # imports torch
 
     vocabulary = load_tokenizer(options.bert).get_vocab()
     rule: dict[str, Any] = {"deduplication": "words", "max_pieces": options.max_pieces, "long_captions": "split"}

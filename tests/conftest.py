@@ -18,7 +18,8 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from mmpt_plugin.criterions import contrastive
 from mmpt_plugin.data.shard_writer import ShardWriter
-from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+from mmpt_plugin.models.config import VideoClipConfig
+from mmpt_plugin.models.videoclip import VideoClipModel
 from mmpt_plugin.tasks.zeroshot import LOGGERS_AFTER_RESULTS, silence
 
 register_schema = cache(hydra_init)  # once for each configuration: it takes a fifth of a small run's time
@@ -64,7 +65,7 @@ def tiny_model(tiny_bert: Path) -> VideoClipModel:
     """A model that starts from the tiny BERT, in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return VideoClipModel.build_model(VideoClipConfig(bert=str(tiny_bert), video_layers=2)).eval()
+        return VideoClipModel.from_backbone(VideoClipConfig(bert=str(tiny_bert), video_layers=2)).eval()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import MISSING, OmegaConf
 
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
-from mmpt_plugin.models.videoclip import VideoClipConfig
+from mmpt_plugin.models.fairseq_model import FairseqVideoClipConfig
 from mmpt_plugin.tasks.demo import VideoClipDemoConfig
 from mmpt_plugin.tasks.finetuning import VideoClipFinetuningConfig
 from mmpt_plugin.tasks.pretraining import VideoClipPretrainingConfig
@@ -148,7 +148,7 @@ def test_keys_exist_in_the_dataclasses(name):
     task = next(tree["task"]["_name"] for tree in trees if "_name" in tree.get("task", {}))
     for tree in trees:
         assert leaves(tree.get("task", {})).keys() <= known_keys(TASKS[task])
-        assert leaves(tree.get("model", {})).keys() <= known_keys(VideoClipConfig)
+        assert leaves(tree.get("model", {})).keys() <= known_keys(FairseqVideoClipConfig)
         assert tree.keys() - {"hydra"} <= {field.name for field in fields(FairseqConfig)}
 
 
@@ -157,7 +157,7 @@ def test_defaults_are_the_papers():
         **leaves(load("recipe/paper")),
         **leaves({"task": load("task/pretraining"), "model": load("model/videoclip")}),
     }
-    for group, config in (("task", VideoClipPretrainingConfig), ("model", VideoClipConfig)):
+    for group, config in (("task", VideoClipPretrainingConfig), ("model", FairseqVideoClipConfig)):
         defaults = leaves(OmegaConf.to_container(OmegaConf.structured(config), resolve=False, enum_to_str=True))
         for key, value in defaults.items():
             if f"{group}.{key}" in paper and value != MISSING and key != "_name":

@@ -17,7 +17,6 @@ from mmpt_plugin.demo.world import World
 from mmpt_plugin.evaluation.benchmark import Benchmark, Encodings
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
-from mmpt_plugin.evaluation.windows import WINDOW_SECONDS
 
 
 def write_best_possible(data: Path, world: World) -> None:
@@ -44,9 +43,9 @@ def ideal_encodings(benchmark: Benchmark, features: FeatureFolder, world: World)
     text = world.text_latents(plan.texts)
     if not plan.per_frame:
         return Encodings(text, np.stack([rows.mean(axis=0) for rows in windows]))
-    if not benchmark.needs_padding:
-        return Encodings(text, windows)
-    return Encodings(text, windows, np.stack([np.pad(w, ((0, WINDOW_SECONDS - len(w)), (0, 0))) for w in windows]))
+    if plan.pad_to is not None:
+        windows = [np.pad(rows, ((0, plan.pad_to - len(rows)), (0, 0))) for rows in windows]
+    return Encodings(text, windows)
 
 
 @contextmanager

@@ -43,6 +43,8 @@ class EncodingPlan:
         per_frame: encode to one state per second (coin, crosstask, didemo_moment) instead of one pooled embedding.
         attend_to_cls: False for coin and crosstask, where the original masks the video's [CLS].
         classify_frames: with `per_frame`, logits of the model's frame classifier instead of the states.
+        pad_to: with `per_frame`, pad every window to this many seconds and give the states of padded seconds too, as the
+            original does for DiDeMo, which averages over them. They attend to the real ones but are attended to by none.
     """
 
     texts: list[str]
@@ -50,6 +52,7 @@ class EncodingPlan:
     per_frame: bool = False
     attend_to_cls: bool = True
     classify_frames: bool = False
+    pad_to: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,12 @@ class Encodings:
 
     Attributes:
         text: (texts, D) pooled text embeddings.
-        video: (windows, D) pooled; or, with `per_frame`, a list of (rows of the window, D) frame states, or
-            (rows of the window, classes) where frames are classified.
-        padded_video: only for plans with `per_frame` whose benchmark sets `needs_padding`: (windows, 32, D), states of
-            padded positions included (DiDeMo averages over them, as the original does).
+        video: (windows, D) pooled; or, with `per_frame`, a list of (seconds of the window, D) states, or (seconds of the
+            window, classes) where frames are classified. With `pad_to`, every window has that many seconds.
     """
 
     text: np.ndarray
     video: np.ndarray | list[np.ndarray]
-    padded_video: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,6 @@ class Benchmark(ABC):
     paper: ClassVar[dict]  # the paper's zero-shot numbers, same keys as `Evaluation.metrics`, fractions
     paper_fine_tuned: ClassVar[dict] = {}  # and its fine-tuned ones, where it has such
     expected: ClassVar[int]  # size of the official test set
-    needs_padding: ClassVar[bool] = False
 
     features: FeatureFolder  # where the windows' rows are read
     found: int  # how many of the expected items have features

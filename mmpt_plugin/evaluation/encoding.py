@@ -20,8 +20,6 @@ from transformers import PreTrainedTokenizerBase
 from mmpt_plugin.data.pairs import Batch, Inputs, SpecialTokens, build_text, build_video
 from mmpt_plugin.evaluation.benchmark import EncodingPlan, Encodings, Window
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
-from mmpt_plugin.evaluation.windows import WINDOW_SECONDS
-from mmpt_plugin.models.packing import length_mask
 from mmpt_plugin.models.videoclip import VideoClipModel
 
 
@@ -109,35 +107,31 @@ class EncodingDataset(FairseqDataset):
 
 
 @torch.no_grad()
-def encode_batch(model: VideoClipModel, batch: Batch, plan: EncodingPlan, padded: bool) -> EncodedBatch:
+def encode_batch(model: VideoClipModel, batch: Batch, plan: EncodingPlan) -> EncodedBatch:
     """Run the model on one batch of an `EncodingDataset`.
 
     Args:
         model: in evaluation mode.
         batch: on the model's device.
-        plan: says whether frames are wanted and whether [CLS] is attended to.
-        padded: give the states of padded rows too: (rows of the padded window, D) for every window.
+        plan: says whether frames are wanted, of which length, and whether [CLS] is attended to.
     """
     kind, inputs = batch["kind"], batch["net_input"]
     if kind == "text":
-        embeddings = model.encode_text(inputs["text_ids"], length_mask(inputs["text_lengths"]))
+        embeddings = model.embed_texts(inputs["text_ids"], inputs["text_lengths"])
         return EncodedBatch(kind, batch["indices"], list(to_numpy(embeddings)))
     features, lengths = inputs["video_features"], inputs["video_lengths"]
-    mask = length_mask(lengths)
     if not plan.per_frame:
-        states = list(to_numpy(model.encode_video(features, mask, plan.attend_to_cls)))
-    elif padded:
-        rows = pad_sequence(features.split(lengths.tolist()), batch_first=True)
-        rows = torch.nn.functional.pad(rows, (0, 0, 0, WINDOW_SECONDS - rows.shape[1]))
-        mask = length_mask(lengths, WINDOW_SECONDS)
-        hidden, _ = model.video_encoder(rows, mask, plan.attend_to_cls, compute_padding=True)
-        states = list(to_numpy(hidden[:, 1:-1]))
-    elif plan.classify_frames:
-        states = np.split(to_numpy(model.classify_frames(features, lengths)), np.cumsum(lengths)[:-1])
+        return EncodedBatch(kind, batch["indices"], list(to_numpy(model.embed_videos(features, lengths))))
+    attended = lengths
+    if plan.pad_to is not None:
+        features = pad_sequence(features.split(lengths.tolist()), batch_first=True)
+        features = torch.nn.functional.pad(features, (0, 0, 0, plan.pad_to - features.shape[1])).flatten(0, 1)
+        lengths = np.full_like(lengths, plan.pad_to)
+    if plan.classify_frames:
+        seconds = model.classify_frames(features, lengths)
     else:
-        hidden = model.encode_video(features, mask, plan.attend_to_cls, return_hidden_states=True)
-        states = [frames[1 : length + 1] for frames, length in zip(to_numpy(hidden), lengths)]
-    return EncodedBatch(kind, batch["indices"], states)
+        seconds = model.encode_seconds(features, lengths, plan.attend_to_cls, attended)
+    return EncodedBatch(kind, batch["indices"], np.split(to_numpy(seconds), np.cumsum(lengths)[:-1]))
 
 
 def to_numpy(states: torch.Tensor) -> NDArray[np.float32]:
@@ -145,7 +139,7 @@ def to_numpy(states: torch.Tensor) -> NDArray[np.float32]:
     return states.float().cpu().numpy()
 
 
-def assemble(plan: EncodingPlan, encoded: Iterable[EncodedBatch], padded: bool) -> Encodings:
+def assemble(plan: EncodingPlan, encoded: Iterable[EncodedBatch]) -> Encodings:
     """Put the results of all batches, of all processes, in the plan's order.
 
     A batch may come twice (fairseq repeats one where processes have unequal numbers); the results are the same.
@@ -162,11 +156,4 @@ def assemble(plan: EncodingPlan, encoded: Iterable[EncodedBatch], padded: bool) 
         if absent:
             raise ValueError(f"{absent} of {len(states)} {kind} items were not encoded: a process ended early")
     text = np.stack(places["text"]) if places["text"] else np.zeros((0, 0), np.float32)
-    if not plan.per_frame:
-        return Encodings(text, np.stack(places["video"]))
-    if not padded:
-        return Encodings(text, places["video"])
-    lengths = [window.end - window.start for window in plan.windows]
-    return Encodings(
-        text, [state[:n] for state, n in zip(places["video"], lengths)], padded_video=np.stack(places["video"])
-    )
+    return Encodings(text, places["video"] if plan.per_frame else np.stack(places["video"]))

@@ -1,18 +1,18 @@
 """The two towers of VideoCLIP (paper, section 3.1). Each yields hidden states per token; pooling.py makes embeddings.
 
-Both lay a sequence out as [CLS] tokens [SEP], padding at the end, and compute real tokens only (packing.py). Both take a
-batch padded, or its real rows alone, sequence after sequence, which the mask then gives their places. They wait for a GPU
-only if the mask lies there.
+Both take values end to end, sequence after sequence, and the sequences' lengths (data/pairs.py). Both lay a sequence out as
+[CLS] tokens [SEP], compute real tokens only (packing.py), and give their states padded at the end with zeros. Lengths lie on
+the host, so that a GPU is never waited for.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import Tensor, full_like, nn
 from transformers import PreTrainedModel
 
-from mmpt_plugin.models.bert import first_position
-from mmpt_plugin.models.packing import Packing, can_be_packed, on_device, run_packed
+from mmpt_plugin.models.packing import Lengths, Packing, can_be_packed, length_mask, on_device, run_packed
+from mmpt_plugin.models.text_backbone import first_position
 
 
 class FeatureProjection(nn.Module):
@@ -60,7 +60,7 @@ class VideoEncoder(nn.Module):
             max_seconds: longest clip.
             special_ids: [CLS] and [SEP] among the transformer's word embeddings.
             shared: whether `transformer` is another module's part.
-            first_position: of [CLS], as in the text tower (`bert.first_position`).
+            first_position: of [CLS], as in the text tower (`text_backbone.first_position`).
         """
         super().__init__()
         self.first_position = first_position
@@ -74,83 +74,65 @@ class VideoEncoder(nn.Module):
         self.max_seconds = max_seconds
 
     def forward(
-        self, video_features: Tensor, video_mask: Tensor, attend_to_cls: bool = True, compute_padding: bool = False
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        video_features: Tensor,
+        video_lengths: Lengths,
+        attend_to_cls: bool = True,
+        attended_lengths: Lengths | None = None,
+    ) -> Tensor:
         """Hidden states of the tokens.
 
         Args:
-            video_features: (B, T, feature_size), one row a second, T <= max_seconds; or (S, feature_size), the real ones.
-            video_mask: (B, T) bool, True = real.
+            video_features: (S, feature_size), the seconds of all clips, clip after clip.
+            video_lengths: (B,) seconds of each clip, at most max_seconds; a clip may have none.
             attend_to_cls: False keeps all tokens from attending to [CLS] (COIN and CrossTask in the original).
-            compute_padding: also compute the states of padded rows, which attend to the real tokens but are attended to
-                by none (the original's DiDeMo averages over them). [SEP] then follows the padding. Needs padded features.
+            attended_lengths: (B,) the seconds of each clip that may be attended to; by default all. The original averages
+                over the states of padded seconds in DiDeMo, which attend to the real ones but are attended to by none.
 
         Returns:
-            hidden_states (B, T + 2, D): [CLS], the real seconds, [SEP], then zeros; and their mask (B, T + 2).
+            (B, longest + 2, D): [CLS], the seconds, [SEP], then zeros.
 
         Raises:
-            ValueError: if T exceeds max_seconds.
+            ValueError: if a clip is longer than max_seconds, or the features are not as many as the lengths say.
         """
-        B, T = video_mask.shape
-        if self.max_seconds < T:
+        longest = video_lengths.max(initial=0)
+        if longest > self.max_seconds:
             raise ValueError(
-                f"a clip of {T} seconds was given, model.max_video_seconds is {self.max_seconds}: "
+                f"a clip of {longest} seconds was given, model.max_video_seconds is {self.max_seconds}: "
                 "cut the clip or slide a window over it"
             )
-        device, real = video_features.device, video_mask.cpu()
-        token_mask = torch.ones_like(real) if compute_padding else real
-        lengths = token_mask.sum(1)  # (B,)
-
-        column = torch.arange(T + 2)
-        sequence_mask = column < (lengths + 2)[:, None]  # (B, T + 2)
-        is_sep = column == (lengths + 1)[:, None]
-        is_second = sequence_mask & ~is_sep & (column > 0)
-        key_mask = sequence_mask.clone()
-        key_mask[is_second] = real[token_mask]
+        check_count("video_features", video_features, 2, video_lengths)
+        device = video_features.device
+        key_mask = length_mask(video_lengths + 2)  # (B, longest + 2)
+        if attended_lengths is not None:
+            columns = np.arange(longest + 2)
+            key_mask &= (columns <= attended_lengths[:, None]) | (columns == video_lengths[:, None] + 1)
         key_mask[:, 0] = attend_to_cls
-        position_ids = torch.where(is_sep, self.max_seconds + 1, 0)  # [SEP] however short the clip
-        position_ids[is_second] = token_mask.nonzero()[:, 1] + 1
-        source = torch.zeros(B, T + 2, dtype=torch.int64)
-        source[is_second] = rows_of(token_mask, video_features, 3)
+        packing = Packing.of(video_lengths + 2, device, key_mask)
+
+        is_cls, is_sep = packing.columns == 0, packing.columns == video_lengths[packing.sequences] + 1
+        is_second = ~(is_cls | is_sep)
+        seconds = (packing.rows(video_lengths) - 1)[is_second]  # [CLS] takes the first column
+        projected = self.feature_projection(
+            video_features.index_select(0, on_device(seconds, device)).to(self.feature_projection.input.weight.dtype)
+        )
         cls_id, sep_id = self.special_ids
-        special_ids = torch.where(is_sep, sep_id, cls_id)  # also where seconds are, which replace them
-
-        packing = Packing.of(sequence_mask, key_mask, device)
-        seconds = packing.pack(is_second).nonzero().squeeze(1)  # places of the seconds among the packed tokens
-        source, special_ids, position_ids = (packing.pack(each) for each in (source, special_ids, position_ids))
-        features = video_features.flatten(0, -2).index_select(0, on_device(source[seconds], device))
-        projected = self.feature_projection(features.to(self.feature_projection.input.weight.dtype))
-        special = self.transformer.get_input_embeddings()(on_device(special_ids, device))  # (N, D)
-        inputs_embeds = special.to(projected.dtype).index_copy(0, on_device(seconds, device), projected)
-        packing = packing.to(device)
-        position_ids = on_device(self.first_position + position_ids, device)
-        hidden_states = run_packed(self.transformer, packing, position_ids, inputs_embeds=inputs_embeds)
-        return packing.unpack(hidden_states), on_device(sequence_mask, device)
+        special_ids = on_device(np.where(is_sep, sep_id, cls_id), device)  # also where seconds are, which replace them
+        special: Tensor = self.transformer.get_input_embeddings()(special_ids)  # (N, D)
+        inputs_embeds = special.to(projected.dtype).index_copy(
+            0, on_device(np.flatnonzero(is_second), device), projected
+        )
+        position_ids = np.where(is_sep, self.max_seconds + 1, packing.columns)  # [SEP] however short the clip
+        return run_packed(self.transformer, packing, self.first_position + position_ids, inputs_embeds=inputs_embeds)
 
 
-def rows_of(token_mask: Tensor, batch: Tensor, padded_dimensions: int) -> Tensor:
-    """Where the tokens of a mask lie among the rows of their batch.
-
-    Args:
-        token_mask: (B, L) bool on the host.
-        batch: (B, L, ...), or the tokens alone, (tokens, ...).
-        padded_dimensions: number of dimensions of the padded form.
-
-    Returns:
-        (tokens,) int64, rows of the batch with all its positions in one dimension.
-
-    Raises:
-        ValueError: if mask and batch do not fit.
-    """
-    tokens = token_mask.flatten().nonzero().squeeze(1)
-    if batch.dim() == padded_dimensions and batch.shape[:2] == token_mask.shape:
-        return tokens
-    if batch.dim() == padded_dimensions - 1 and len(batch) == len(tokens):
-        return torch.arange(len(tokens))
-    raise ValueError(
-        f"a batch of the shape {tuple(batch.shape)} does not fit a mask of the shape {tuple(token_mask.shape)} with "
-        f"{len(tokens)} real tokens: give all positions, or the real ones alone"
-    )
+def check_count(name: str, values: Tensor, dimensions: int, lengths: Lengths) -> None:
+    """Refuse values that are not as many as their lengths say."""
+    if values.dim() != dimensions or len(values) != lengths.sum():
+        raise ValueError(
+            f"{name} of the shape {tuple(values.shape)} do not fit {len(lengths)} lengths with the sum {lengths.sum()}: "
+            "give all sequences' values in one row, one sequence after the other"
+        )
 
 
 class TextEncoder(nn.Module):
@@ -169,40 +151,35 @@ class TextEncoder(nn.Module):
         self.max_pieces = max_pieces
         self.token_type = token_type
 
-    def forward(self, text_ids: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, text_ids: Tensor, text_lengths: Lengths) -> Tensor:
         """Hidden states of the tokens.
 
         Args:
-            text_ids: (B, L) int64, [CLS] pieces [SEP] [PAD]*, at most max_pieces pieces; or (N,), the real ones.
-            text_mask: (B, L) bool, True = real.
+            text_ids: (N,) int64, [CLS] word pieces [SEP] of all texts, text after text.
+            text_lengths: (B,) tokens of each text, at most max_pieces + 2.
 
         Returns:
-            hidden_states (B, L, D), zero where padded, and their mask (B, L).
+            (B, longest, D), zero where no token is.
 
         Raises:
-            ValueError: if a text is longer than max_pieces + 2.
+            ValueError: if a text is longer than max_pieces + 2, or the tokens are not as many as the lengths say.
         """
-        B, L = text_mask.shape
-        if self.max_pieces + 2 < L:
+        longest = text_lengths.max(initial=0)
+        if longest > self.max_pieces + 2:
             raise ValueError(
-                f"a text of {L} tokens was given; model.max_text_pieces allows {self.max_pieces} "
+                f"a text of {longest} tokens was given; model.max_text_pieces allows {self.max_pieces} "
                 "word pieces, [CLS] and [SEP]: cut it"
             )
-        device, mask = text_ids.device, text_mask.cpu()
-        rows, mask_there = rows_of(mask, text_ids, 2), on_device(mask, device)
-        packing = Packing.of(mask, mask, device)
-        source = torch.zeros(B, L, dtype=torch.int64)
-        source[mask] = rows
-        ids = text_ids.flatten().index_select(0, on_device(packing.pack(source), device))
-        position_ids = self.first_position + packing.pack(torch.arange(L).expand(B, L))
-        packing, position_ids = packing.to(device), on_device(position_ids, device)
+        check_count("text_ids", text_ids, 1, text_lengths)
+        device = text_ids.device
+        packing = Packing.of(text_lengths, device)
+        ids = text_ids.index_select(0, on_device(packing.rows(text_lengths), device))
         if not can_be_packed(self.transformer.config):
-            padding = self.transformer.config.pad_token_id or 0
-            padded_ids = packing.unpack(ids).masked_fill(~mask_there, padding)
-            padded = self.transformer(input_ids=padded_ids, attention_mask=mask_there.long()).last_hidden_state
-            return padded.masked_fill(~mask_there[..., None], 0), mask_there
+            mask = on_device(length_mask(text_lengths), device)
+            padded_ids = packing.unpack(ids).masked_fill(~mask, self.transformer.config.pad_token_id or 0)
+            padded = self.transformer(input_ids=padded_ids, attention_mask=mask.long()).last_hidden_state
+            return padded.masked_fill(~mask[..., None], 0)
         tokens = {"input_ids": ids}
         if self.token_type is not None:
-            tokens["token_type_ids"] = torch.full_like(ids, self.token_type)
-        hidden_states = run_packed(self.transformer, packing, position_ids, **tokens)
-        return packing.unpack(hidden_states), mask_there
+            tokens["token_type_ids"] = full_like(ids, self.token_type)
+        return run_packed(self.transformer, packing, self.first_position + packing.columns, **tokens)

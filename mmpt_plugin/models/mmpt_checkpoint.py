@@ -22,9 +22,10 @@ _RENAMED = (
 _VIDEO_WORDS = "video_encoder.transformer.embeddings.word_embeddings.weight"
 
 
-def is_mmpt(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether the parameters bear MMPT's names."""
-    return any(key.startswith(PREFIX) for key in state_dict)
+def with_our_names(state_dict: Mapping[str, Tensor], cls_id: int, sep_id: int) -> dict[str, Tensor]:
+    """A checkpoint's parameters under our names: MMPT's are renamed, ours are returned as they are."""
+    is_mmpt = any(key.startswith(PREFIX) for key in state_dict)
+    return from_mmpt(state_dict, cls_id, sep_id) if is_mmpt else dict(state_dict)
 
 
 def from_mmpt(state_dict: Mapping[str, Tensor], cls_id: int, sep_id: int) -> dict[str, Tensor]:

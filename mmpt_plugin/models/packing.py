@@ -1,15 +1,15 @@
 """Running a Hugging Face transformer on real tokens only.
 
-A batch of sequences of different lengths is packed into one row of tokens: every linear layer, LayerNorm and activation
-then works on real tokens only. Attention alone needs to know where a sequence ends; it is given back a padded
-(batch, length) form, of sequences of about equal length at a time. Which token goes where follows from the lengths; it is
-worked out on the host, so that a GPU is never waited for.
+Sequences of different lengths are packed into one row of tokens, so that every linear layer, LayerNorm and activation works
+on real tokens only. Only attention needs sequence boundaries: inside it, tokens are scattered to a padded (batch, length)
+form, of sequences of about equal length at a time. Lengths are numpy arrays on the host, so that a GPU is never waited for.
+
 The transformer is Hugging Face's own, unchanged: the attention is plugged in through its `AttentionInterface`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,20 +36,30 @@ def can_be_packed(config: PretrainedConfig) -> bool:
 
 
 SEQUENCES_PER_BUCKET = 16
-"""Attention works on so many sequences of about equal length at a time on a CPU, so that little of it is padding too. A GPU
-works on all at once: few large kernels are better there."""
+"""On a CPU, attention works on so many sequences of about equal length at a time, so that little of it is padding. A GPU
+works on all at once, because few large kernels are faster there."""
 
 
-def length_mask(lengths: NDArray[np.integer], longest: int | None = None) -> Tensor:
-    """(B,) lengths -> (B, longest) bool on the host, True where a row is real; default: as wide as the longest."""
-    return torch.from_numpy(np.arange(lengths.max(initial=0) if longest is None else longest) < lengths[:, None])
+Lengths = NDArray[np.integer]
 
 
-def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on the device, without waiting for it."""
+def length_mask(lengths: Lengths, longest: int | None = None) -> NDArray[np.bool_]:
+    """(B,) lengths -> (B, longest), True where a row is real. By default it is as wide as the longest."""
+    return np.arange(lengths.max(initial=0) if longest is None else longest) < lengths[:, None]
+
+
+def on_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array as a tensor on the device, without waiting for the copy."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cuda":
         tensor = tensor.pin_memory()  # from other memory CUDA may wait
     return tensor.to(device, non_blocking=True)
+
+
+def scatter(tokens: Tensor, places: Tensor, shape: tuple[int, int]) -> Tensor:
+    """(N, ...) -> (*shape, ...): token n at `places[n]` of the flattened result, which is zero elsewhere."""
+    padded = tokens.new_zeros(shape[0] * shape[1], *tokens.shape[1:])
+    return padded.index_copy_(0, places, tokens).unflatten(0, shape)
 
 
 @dataclass(frozen=True)
@@ -58,81 +68,76 @@ class Bucket:
 
     Attributes:
         num_tokens: tokens of the bucket, consecutive among all packed ones.
-        rows: (num_tokens,) int64, their positions in the flattened (b * l) form; None where it has no padding.
+        places: (num_tokens,) int64, their positions in the flattened (b * l) form; None where it has no padding.
         key_mask: (b, l) bool, True where a token may be attended to; at least one in every row.
     """
 
     num_tokens: int
-    rows: Tensor | None
+    places: Tensor | None
     key_mask: Tensor
-
-    def to(self, device: torch.device) -> Bucket:
-        """The same on a device."""
-        rows = None if self.rows is None else on_device(self.rows, device)
-        return replace(self, rows=rows, key_mask=on_device(self.key_mask, device))
 
     def pad(self, tokens: Tensor) -> Tensor:
         """(num_tokens, ...) -> (b, l, ...), zero where no token is."""
-        return _pad(tokens, self.rows, self.key_mask.shape)
+        shape = (self.key_mask.shape[0], self.key_mask.shape[1])
+        return tokens.unflatten(0, shape) if self.places is None else scatter(tokens, self.places, shape)
 
     def unpad(self, padded: Tensor) -> Tensor:
         """(b, l, ...) -> (num_tokens, ...)."""
         flat = padded.flatten(0, 1)
-        return flat if self.rows is None else flat.index_select(0, self.rows)
+        return flat if self.places is None else flat.index_select(0, self.places)
 
 
 @dataclass(frozen=True)
 class Packing:
-    """The tokens of a padded (B, L) batch in one row, bucket by bucket.
+    """The N tokens of B sequences in one row, bucket by bucket.
 
     Attributes:
-        shape: B and L.
-        rows: (N,) int64, the positions of the N computed tokens in the flattened (B * L) batch, in packed order.
+        sequences: (N,) int64 on the host, the sequence that each token belongs to.
+        columns: (N,) int64 on the host, the token's place in its sequence.
+        shape: B and L, the length of the longest sequence.
+        places: (N,) int64 on the device, the tokens' positions in the flattened (B * L) batch.
         buckets: parts of the row that attention treats one after the other.
     """
 
-    shape: torch.Size
-    rows: Tensor
+    sequences: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    shape: tuple[int, int]
+    places: Tensor
     buckets: tuple[Bucket, ...]
 
     @classmethod
-    def of(cls, token_mask: Tensor, key_mask: Tensor, device: torch.device) -> Packing:
-        """From masks of shape (B, L): the tokens to compute, and those to attend to. All lie on the host.
+    def of(cls, lengths: Lengths, device: torch.device, key_mask: NDArray[np.bool_] | None = None) -> Packing:
+        """The packing of sequences by their lengths.
 
         Args:
-            device: that computes; it decides on the buckets.
+            lengths: (B,) tokens of each sequence.
+            device: where to compute; it decides on the buckets.
+            key_mask: (B, L), True where a token may be attended to; by default all real ones may.
         """
-        B, L = token_mask.shape
-        positions = torch.arange(B * L).unflatten(0, (B, L))
-        extents = (token_mask * torch.arange(1, L + 1)).amax(1)  # (B,) up to the last token
-        buckets, all_rows = [], []
-        for members in extents.argsort(stable=True).split(SEQUENCES_PER_BUCKET if device.type == "cpu" else B):
-            width = int(extents[members].max())
-            tokens = token_mask[members, :width]
-            inner = tokens.flatten().nonzero().squeeze(1)
-            all_rows.append(positions[members, :width][tokens])
-            full = len(inner) == tokens.numel()
-            buckets.append(Bucket(len(inner), None if full else inner, key_mask[members, :width]))
-        return cls(token_mask.shape, torch.cat(all_rows), tuple(buckets))
+        B, L = len(lengths), int(lengths.max(initial=0))
+        key_mask = length_mask(lengths) if key_mask is None else key_mask
+        order = np.argsort(lengths, kind="stable")
+        size = SEQUENCES_PER_BUCKET if device.type == "cpu" else max(B, 1)
+        buckets = []
+        for members in np.split(order, range(size, B, size)):
+            mask = length_mask(lengths[members])
+            places = None if mask.all() else on_device(np.flatnonzero(mask), device)
+            keys = on_device(key_mask[members, : mask.shape[1]], device)
+            buckets.append(Bucket(int(mask.sum()), places, keys))
+        rows, columns = length_mask(lengths[order]).nonzero()
+        sequences = order[rows]
+        return cls(sequences, columns, (B, L), on_device(sequences * L + columns, device), tuple(buckets))
 
-    def to(self, device: torch.device) -> Packing:
-        """The same on a device."""
-        return Packing(self.shape, on_device(self.rows, device), tuple(bucket.to(device) for bucket in self.buckets))
+    def rows(self, lengths: Lengths) -> NDArray[np.int64]:
+        """(N,) where each token's value lies, if each sequence has `lengths` values and they stand end to end.
 
-    def pack(self, padded: Tensor) -> Tensor:
-        """(B, L, ...) -> (N, ...)."""
-        return padded.flatten(0, 1).index_select(0, self.rows)
+        A video's [CLS] and [SEP] have none: for these the result means nothing.
+        """
+        return (np.cumsum(lengths) - lengths)[self.sequences] + self.columns
 
     def unpack(self, packed: Tensor) -> Tensor:
         """(N, ...) -> (B, L, ...), zero where no token is."""
-        return _pad(packed, self.rows, self.shape)
-
-
-def _pad(tokens: Tensor, rows: Tensor | None, shape: torch.Size) -> Tensor:
-    """(N, ...) -> (*shape, ...): token n at `rows[n]` of the flattened result, which is zero elsewhere."""
-    if rows is not None:
-        tokens = tokens.new_zeros(shape.numel(), *tokens.shape[1:]).index_copy_(0, rows, tokens)
-    return tokens.unflatten(0, shape)
+        return scatter(packed, self.places, self.shape)
 
 
 def packed_attention(
@@ -180,7 +185,9 @@ def _attention_with_dropout(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, p: fl
 AttentionInterface.register(ATTENTION_NAME, packed_attention)
 
 
-def run_packed(transformer: PreTrainedModel, packing: Packing, position_ids: Tensor, **tokens: Tensor) -> Tensor:
+def run_packed(
+    transformer: PreTrainedModel, packing: Packing, position_ids: NDArray[np.integer], **tokens: Tensor
+) -> Tensor:
     """Hidden states of packed tokens.
 
     Args:
@@ -189,10 +196,11 @@ def run_packed(transformer: PreTrainedModel, packing: Packing, position_ids: Ten
         tokens: `input_ids` (N,) or `inputs_embeds` (N, D); `token_type_ids` (N,) where the model has them.
 
     Returns:
-        (N, D).
+        (B, L, D), zero where no token is.
     """
     if transformer.config._attn_implementation != ATTENTION_NAME:
         transformer.set_attn_implementation(ATTENTION_NAME)
+    positions = on_device(position_ids, packing.places.device)
     tokens = {name: value.unsqueeze(0) for name, value in tokens.items()}
-    output = transformer(position_ids=position_ids.unsqueeze(0), attention_mask=None, packing=packing, **tokens)
-    return output.last_hidden_state.squeeze(0)
+    output = transformer(position_ids=positions.unsqueeze(0), attention_mask=None, packing=packing, **tokens)
+    return packing.unpack(output.last_hidden_state.squeeze(0))

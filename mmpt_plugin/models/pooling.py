@@ -6,21 +6,23 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from mmpt_plugin.models.packing import Lengths, on_device
 
-def mean_pooling(hidden_states: Tensor, mask: Tensor) -> Tensor:
+
+def mean_pooling(hidden_states: Tensor, lengths: Lengths) -> Tensor:
     """Mean over the real tokens and the final [SEP], without [CLS] (paper, section 3.1).
 
     Args:
         hidden_states: (B, L, D); [CLS] first, zero where padded.
-        mask: (B, L) bool, True = real.
+        lengths: (B,) tokens of each sequence, [CLS] and [SEP] among them.
 
     Returns:
         (B, D).
     """
-    return hidden_states[:, 1:].sum(1) / mask[:, 1:].sum(1, keepdim=True)
+    return hidden_states[:, 1:].sum(1) / on_device(lengths - 1, hidden_states.device)[:, None]
 
 
-def cls_pooling(hidden_states: Tensor, mask: Tensor) -> Tensor:
+def cls_pooling(hidden_states: Tensor, lengths: Lengths) -> Tensor:
     """The state of [CLS] (the paper's ablation).
 
     Only what is embedded as a whole is pooled: texts, and clips in retrieval and multiple choice. Frame-wise evaluation
@@ -29,7 +31,7 @@ def cls_pooling(hidden_states: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         hidden_states: (B, L, D); [CLS] first.
-        mask: (B, L) bool; not used, as every sequence has a [CLS].
+        lengths: not used, as every sequence has a [CLS].
 
     Returns:
         (B, D).
@@ -37,4 +39,4 @@ def cls_pooling(hidden_states: Tensor, mask: Tensor) -> Tensor:
     return hidden_states[:, 0]
 
 
-POOLING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": mean_pooling, "cls": cls_pooling}
+POOLING: dict[str, Callable[[Tensor, Lengths], Tensor]] = {"mean": mean_pooling, "cls": cls_pooling}

@@ -1,74 +1,31 @@
-"""VideoCLIP (Xu et al., EMNLP 2021, https://arxiv.org/abs/2109.14084) as a registered fairseq model."""
+"""VideoCLIP (Xu et al., EMNLP 2021, https://arxiv.org/abs/2109.14084) as a network."""
 
-import logging
+from __future__ import annotations
+
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, List, Optional  # noqa: UP035 (no other list on fairseq's command line)
+from typing import Self
 
 import numpy as np
 import torch
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.models import BaseFairseqModel, register_model
-from numpy.typing import NDArray
-from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmpt_plugin.models import bert
-from mmpt_plugin.models.checkpoint import model_settings, read_checkpoint
+from mmpt_plugin.models import text_backbone
+from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
-from mmpt_plugin.models.mmpt_checkpoint import from_mmpt, is_mmpt
-from mmpt_plugin.models.packing import length_mask, on_device
+from mmpt_plugin.models.packing import Lengths, length_mask, on_device
 from mmpt_plugin.models.pooling import POOLING
 from mmpt_plugin.models.precision import outside_autocast
 
-logger = logging.getLogger(__name__)
-
-DEFAULT_BERT = "bert-base-uncased"
 FRAME_CLASSIFIER = "frame_classifier."  # prefix of its parameters
 
 
-@dataclass
-class VideoClipConfig(FairseqDataclass):
-    """The paper's set-up."""
+class VideoClipModel(nn.Module):
+    """Two towers whose embeddings are compared by their dot product.
 
-    bert: str = field(
-        default=DEFAULT_BERT,
-        metadata={
-            "help": "BERT to start from: a folder (config.json, vocab.txt, weights) or a hub name; "
-            "empty, in evaluation only: the checkpoint's own"
-        },
-    )
-    video_layers: Optional[int] = field(
-        default=6, metadata={"help": "first layers of the BERT that make the video tower; null: all"}
-    )
-    shared_encoder: bool = field(
-        default=False, metadata={"help": "one transformer for both, video of token type 0 and text of 1"}
-    )
-    pooling: ChoiceEnum(list(POOLING)) = field(  # type: ignore[valid-type]
-        default="mean", metadata={"help": "embedding: mean over tokens and [SEP], or the state of [CLS]"}
-    )
-    feature_size: int = field(default=512, metadata={"help": "width of the video features (S3D: 512)"})
-    max_video_seconds: int = field(
-        default=32, metadata={"help": "longest clip; the video's [SEP] follows this position"}
-    )
-    max_text_pieces: int = field(default=61, metadata={"help": "most word pieces of a text, without [CLS] and [SEP]"})
-    chunk_pairs: int = field(
-        default=0,
-        metadata={
-            "help": "run the towers on so many pairs at a time, to train large batches in little memory; 0: on all"
-        },
-    )
-    frame_labels: List[int] = field(  # noqa: UP006
-        default_factory=list,
-        metadata={"help": "label ids of the frame classifier, as fine-tuning found them; none: no classifier"},
-    )
-
-
-@register_model("videoclip", dataclass=VideoClipConfig)
-class VideoClipModel(BaseFairseqModel):
-    """Two towers whose embeddings are compared by their dot product."""
+    `encode_video` and `encode_text` take padded batches with masks. All other methods take values end to end with lengths
+    (data/pairs.py), which needs no padding and no waiting for a GPU.
+    """
 
     def __init__(
         self,
@@ -89,49 +46,53 @@ class VideoClipModel(BaseFairseqModel):
         self.frame_classifier = frame_classifier(video_encoder, frame_classes) if frame_classes else None
 
     @classmethod
-    def build_model(cls, cfg: VideoClipConfig, task: Any = None) -> "VideoClipModel":
-        """Called by fairseq: a model that starts from the BERT's weights."""
+    def from_backbone(cls, cfg: VideoClipConfig) -> Self:
+        """A model that starts from the weights of `cfg.bert`.
+
+        Raises:
+            ValueError: if the BERT is missing or does not fit the other settings.
+        """
         model = cls.from_config(cfg)
-        bert.initialise_text(model.text_encoder.transformer, cfg.bert)
+        text_backbone.initialise_text(model.text_encoder.transformer, cfg.bert)
         if not cfg.shared_encoder:
-            bert.initialise_video(
+            text_backbone.initialise_video(
                 model.video_encoder.transformer, model.text_encoder.transformer, model.cls_id, model.sep_id
             )
         return model
 
     @classmethod
-    def from_config(cls, cfg: VideoClipConfig | DictConfig) -> "VideoClipModel":
+    def from_config(cls, cfg: VideoClipConfig) -> Self:
         """A model with random weights, into which a checkpoint can be loaded.
 
         Raises:
             ValueError: if the BERT is missing or does not fit the other settings.
         """
-        bert_config, tokenizer = bert.load_config(cfg.bert), bert.load_tokenizer(cfg.bert)
-        first = bert.first_position(bert_config)
+        config, tokenizer = text_backbone.load_config(cfg.bert), text_backbone.load_tokenizer(cfg.bert)
+        first = text_backbone.first_position(config)
         longest = max(cfg.max_video_seconds, cfg.max_text_pieces) + 2
-        if bert_config.max_position_embeddings - first < longest:
+        if config.max_position_embeddings - first < longest:
             raise ValueError(
-                f"model.bert: {cfg.bert!r} has {bert_config.max_position_embeddings - first} positions; "
+                f"model.bert: {cfg.bert!r} has {config.max_position_embeddings - first} positions; "
                 f"model.max_video_seconds and model.max_text_pieces need {longest}"
             )
         special_ids = (tokenizer.cls_token_id, tokenizer.sep_token_id)
         if cfg.shared_encoder:
-            bert.check_shareable(bert_config, cfg.video_layers)
-            text = bert.new_transformer(bert_config)
+            text_backbone.check_shareable(config, cfg.video_layers)
+            text = text_backbone.new_transformer(config)
             video_encoder = VideoEncoder(
                 text, cfg.feature_size, cfg.max_video_seconds, special_ids, shared=True, first_position=first
             )
             text_encoder = TextEncoder(text, cfg.max_text_pieces, token_type=1)
         else:
-            video = bert.video_transformer(bert_config, cfg.video_layers)
+            video = text_backbone.video_transformer(config, cfg.video_layers)
             video_encoder = VideoEncoder(video, cfg.feature_size, cfg.max_video_seconds, first_position=first)
-            text_encoder = TextEncoder(bert.new_transformer(bert_config), cfg.max_text_pieces)
+            text_encoder = TextEncoder(text_backbone.new_transformer(config), cfg.max_text_pieces)
         return cls(
             video_encoder,
             text_encoder,
             *special_ids,
             chunk_pairs=cfg.chunk_pairs,
-            pooling=str(cfg.pooling),
+            pooling=cfg.pooling,
             frame_classes=len(cfg.frame_labels) + 1 if cfg.frame_labels else 0,  # background is a class of its own
         )
 
@@ -142,41 +103,70 @@ class VideoClipModel(BaseFairseqModel):
         attend_to_cls: bool = True,
         return_hidden_states: bool = False,
     ) -> Tensor:
-        """Embed clips.
+        """Embed padded clips.
 
         Args:
-            video_features: (B, T, feature_size), one row a second, T <= max_video_seconds; or (S, feature_size), the
-                real ones alone, clip after clip.
-            video_mask: (B, T) bool, True = real; a clip may have no second at all. On the host it costs a GPU no wait.
+            video_features: (B, T, feature_size), one row a second, T <= max_video_seconds.
+            video_mask: (B, T) bool, True = real, padding at the end; a clip may have no second at all.
             attend_to_cls: False keeps the tokens from attending to [CLS], as the original's COIN and CrossTask do.
             return_hidden_states: give the states per token instead: [CLS], seconds, [SEP], then zeros.
 
         Returns:
             (B, D), or (B, T + 2, D) hidden states.
+
+        Raises:
+            ValueError: if a clip is too long, or the mask has another shape or holes.
         """
-        hidden_states, mask = self.video_encoder(video_features, video_mask, attend_to_cls)
-        return hidden_states if return_hidden_states else self.pool(hidden_states, mask)
+        features, lengths = without_padding("video", video_features, video_mask)
+        if not return_hidden_states:
+            return self.embed_videos(features, lengths, attend_to_cls)
+        return _padded_to(video_mask.shape[1] + 2, self.video_encoder(features, lengths, attend_to_cls))
 
     def encode_text(self, text_ids: Tensor, text_mask: Tensor, return_hidden_states: bool = False) -> Tensor:
-        """Embed texts.
+        """Embed padded texts.
 
         Args:
-            text_ids: (B, L) int64, [CLS] pieces [SEP] [PAD]*; or (N,), the real ones alone, text after text.
-            text_mask: (B, L) bool, True = real. On the host it costs a GPU no wait.
+            text_ids: (B, L) int64, [CLS] word pieces [SEP] [PAD]*.
+            text_mask: (B, L) bool, True = real, padding at the end.
             return_hidden_states: give the states per token instead, zero where padded.
 
         Returns:
             (B, D), or (B, L, D) hidden states.
+
+        Raises:
+            ValueError: if a text is too long, or the mask has another shape or holes.
         """
-        hidden_states, mask = self.text_encoder(text_ids, text_mask)
-        return hidden_states if return_hidden_states else self.pool(hidden_states, mask)
+        ids, lengths = without_padding("text", text_ids, text_mask)
+        if not return_hidden_states:
+            return self.embed_texts(ids, lengths)
+        return _padded_to(text_mask.shape[1], self.text_encoder(ids, lengths))
+
+    def embed_videos(self, video_features: Tensor, video_lengths: Lengths, attend_to_cls: bool = True) -> Tensor:
+        """(S, feature_size) seconds of B clips -> (B, D)."""
+        return self.pool(self.video_encoder(video_features, video_lengths, attend_to_cls), video_lengths + 2)
+
+    def embed_texts(self, text_ids: Tensor, text_lengths: Lengths) -> Tensor:
+        """(N,) tokens of B texts -> (B, D)."""
+        return self.pool(self.text_encoder(text_ids, text_lengths), text_lengths)
+
+    def encode_seconds(
+        self,
+        video_features: Tensor,
+        video_lengths: Lengths,
+        attend_to_cls: bool = True,
+        attended_lengths: Lengths | None = None,
+    ) -> Tensor:
+        """(S, feature_size) seconds of B clips -> (S, D), the state of each; the arguments are `VideoEncoder.forward`'s."""
+        states = self.video_encoder(video_features, video_lengths, attend_to_cls, attended_lengths)
+        is_second = np.pad(length_mask(video_lengths), ((0, 0), (1, 1)))  # after [CLS], before [SEP] or padding
+        return states.flatten(0, 1).index_select(0, on_device(np.flatnonzero(is_second), states.device))
 
     def forward(
         self,
         video_features: Tensor,
-        video_lengths: NDArray[np.int64],
+        video_lengths: Lengths,
         text_ids: Tensor | None = None,
-        text_lengths: NDArray[np.int64] | None = None,
+        text_lengths: Lengths | None = None,
         frames: bool = False,
     ) -> dict[str, Tensor]:
         """Embed a batch of pairs (data/pairs.py): video_embeddings and text_embeddings, both (B, D).
@@ -191,16 +181,16 @@ class VideoClipModel(BaseFairseqModel):
             return {"frame_logits": self.classify_frames(video_features, video_lengths, text_ids, text_lengths)}
         assert text_ids is not None and text_lengths is not None  # a pair has both sides
         return {
-            "video_embeddings": self._embed(self.encode_video, video_features, video_lengths),
-            "text_embeddings": self._embed(self.encode_text, text_ids, text_lengths),
+            "video_embeddings": self._in_chunks(self.embed_videos, video_features, video_lengths),
+            "text_embeddings": self._in_chunks(self.embed_texts, text_ids, text_lengths),
         }
 
     def classify_frames(
         self,
         video_features: Tensor,
-        video_lengths: NDArray[np.int64],
+        video_lengths: Lengths,
         text_ids: Tensor | None = None,
-        text_lengths: NDArray[np.int64] | None = None,
+        text_lengths: Lengths | None = None,
     ) -> Tensor:
         """Logits of every second, among the frame classifier's classes or, if there are texts, among these.
 
@@ -214,79 +204,51 @@ class VideoClipModel(BaseFairseqModel):
         Returns:
             (S, classes) with 0 for background, or (S, K); a row for each of the S seconds.
         """
-        mask = length_mask(video_lengths)
-        states = self.encode_video(video_features, mask, attend_to_cls=False, return_hidden_states=True)
-        is_second = torch.nn.functional.pad(mask, (1, 1))  # [CLS] before them, and [SEP] or padding after them
-        places = on_device(is_second.flatten().nonzero().squeeze(1), states.device)
-        seconds = states.flatten(0, 1).index_select(0, places)
+        seconds = self.encode_seconds(video_features, video_lengths, attend_to_cls=False)
         texts = None
         if text_ids is not None and text_lengths is not None:
-            texts = self.encode_text(text_ids, length_mask(text_lengths))
+            texts = self.embed_texts(text_ids, text_lengths)
         with outside_autocast(seconds):
             if texts is not None:
                 return seconds.float() @ texts.float().T
             assert self.frame_classifier is not None  # the task gave the model its labels
             weight, bias = self.frame_classifier.weight.float(), self.frame_classifier.bias.float()
-            return torch.nn.functional.linear(seconds.float(), weight, bias)
+            return nn.functional.linear(seconds.float(), weight, bias)
 
-    def _embed(self, encode: Callable[[Tensor, Tensor], Tensor], values: Tensor, lengths: NDArray[np.int64]) -> Tensor:
-        """`encode` on what stands in `values`, in training by chunks that are recomputed in the backward pass."""
+    def _in_chunks(self, embed: Callable[[Tensor, Lengths], Tensor], values: Tensor, lengths: Lengths) -> Tensor:
+        """`embed` in training by chunks that are recomputed in the backward pass, if `chunk_pairs` is set."""
         if not (self.chunk_pairs and torch.is_grad_enabled()):
-            return encode(values, length_mask(lengths))
+            return embed(values, lengths)
         chunks = np.split(lengths, range(self.chunk_pairs, len(lengths), self.chunk_pairs))
         parts = values.split([int(chunk.sum()) for chunk in chunks])
-        return torch.cat(
-            [checkpoint(encode, part, length_mask(chunk), use_reentrant=False) for part, chunk in zip(parts, chunks)]
+        return torch.cat([checkpoint(embed, part, chunk, use_reentrant=False) for part, chunk in zip(parts, chunks)])
+
+
+def without_padding(modality: str, values: Tensor, mask: Tensor) -> tuple[Tensor, Lengths]:
+    """The real values of a padded batch end to end, and their lengths.
+
+    Args:
+        modality: "video" or "text", for the message.
+        values: (B, T, ...).
+        mask: (B, T), True where real.
+
+    Raises:
+        ValueError: if the shapes differ, or a real value follows padding.
+    """
+    if mask.dim() != 2 or values.shape[:2] != mask.shape:
+        raise ValueError(
+            f"{modality}_mask of the shape {tuple(mask.shape)} does not fit values of the shape {tuple(values.shape)}: "
+            "give (B, T), True where real"
         )
+    real = mask.bool().cpu().numpy()
+    lengths = real.sum(1)
+    if not (real == length_mask(lengths, real.shape[1])).all():
+        raise ValueError(f"{modality}_mask has real positions behind padded ones: padding belongs at the end")
+    return values[mask.bool()], lengths
 
-    def upgrade_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        """Called by fairseq before loading: gives MMPT's parameters our names, in place.
 
-        Where fine-tuning starts, the checkpoint has no frame classifier: the model keeps its new one.
-        """
-        self._rename(state_dict)
-        if self.frame_classifier is not None:
-            for key, value in self.frame_classifier.state_dict(prefix=FRAME_CLASSIFIER).items():
-                state_dict.setdefault(key, value)
-
-    def _rename(self, state_dict: dict[str, Tensor]) -> None:
-        if is_mmpt(state_dict):
-            renamed = from_mmpt(state_dict, self.cls_id, self.sep_id)
-            state_dict.clear()
-            state_dict.update(renamed)
-
-    def check_state_dict(self, state_dict: dict[str, Tensor], source: str, new_classifier: bool = False) -> None:
-        """Refuse parameters that do not fit this model.
-
-        Args:
-            state_dict: a checkpoint's parameters, ours or MMPT's.
-            source: names the checkpoint in the message.
-            new_classifier: the frame classifier is yet to be trained: no parameters are expected for it.
-
-        Raises:
-            ValueError: listing the missing, the unknown and those of another shape.
-        """
-        own, given = self.state_dict(), dict(state_dict)
-        self._rename(given)
-        if new_classifier:
-            own = {key: value for key, value in own.items() if not key.startswith(FRAME_CLASSIFIER)}
-        problems = {
-            "missing": sorted(own.keys() - given.keys()),
-            "unknown": sorted(given.keys() - own.keys()),
-            "of another shape": [
-                f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
-                for key in sorted(own.keys() & given.keys())
-                if own[key].shape != given[key].shape
-            ],
-        }
-        if any(problems.values()):
-            listing = "; ".join(
-                f"{len(keys)} {problem}: {', '.join(keys)}" for problem, keys in problems.items() if keys
-            )
-            raise ValueError(
-                f"{source} does not fit the model: {listing}. Check model.bert, model.video_layers and "
-                "model.shared_encoder"
-            )
+def _padded_to(length: int, hidden_states: Tensor) -> Tensor:
+    return nn.functional.pad(hidden_states, (0, 0, 0, length - hidden_states.shape[1]))
 
 
 def frame_classifier(video_encoder: VideoEncoder, classes: int) -> nn.Linear:
@@ -296,33 +258,3 @@ def frame_classifier(video_encoder: VideoEncoder, classes: int) -> nn.Linear:
     nn.init.normal_(linear.weight, std=config.initializer_range)
     nn.init.zeros_(linear.bias)
     return linear
-
-
-def checkpoint_config(path: Path, content: dict[str, Any], bert_name: str | None = None) -> VideoClipConfig:
-    """The model settings to load a checkpoint with.
-
-    Args:
-        path: where the checkpoint lies; a folder `bert` beside it is preferred to the recorded path.
-        content: as read by `read_checkpoint`.
-        bert_name: overrides the checkpoint's own `model.bert`; MMPT's files record none that can be used.
-    """
-    settings = model_settings(content)
-    settings.pop("_name", None)
-    beside = path.parent / "bert"
-    recorded = str(beside) if settings and (beside / "config.json").is_file() else settings.get("bert", DEFAULT_BERT)
-    return VideoClipConfig(**settings | {"bert": bert_name or recorded})
-
-
-def load_videoclip(path: str | Path, bert_name: str | None = None) -> tuple[VideoClipModel, VideoClipConfig]:
-    """A model with the weights of a checkpoint, ours or MMPT's, in evaluation mode and float32.
-
-    Raises:
-        FileNotFoundError, ValueError: if the file is missing, unsafe, or does not fit.
-    """
-    path = Path(path)
-    content = read_checkpoint(path)
-    cfg = checkpoint_config(path, content, bert_name)
-    model = VideoClipModel.from_config(cfg)
-    model.check_state_dict(content["model"], str(path))
-    model.load_state_dict({key: value.float() for key, value in content["model"].items() if torch.is_tensor(value)})
-    return model.eval(), cfg

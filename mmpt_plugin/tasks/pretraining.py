@@ -21,9 +21,9 @@ from mmpt_plugin.data.groups import GroupSource, RandomGroups, consecutive_group
 from mmpt_plugin.data.pairs import Batch, SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, SAMPLING_RULES, ClipSettings, PretrainingDataset
 from mmpt_plugin.features.manifest import check_same_settings
-from mmpt_plugin.models import bert
+from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
-from mmpt_plugin.models.videoclip import VideoClipModel
+from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
 from mmpt_plugin.retrieval.settings import RetrievalConfig
 from mmpt_plugin.tasks.base import VideoClipTask
@@ -91,7 +91,7 @@ class VideoClipPretrainingTask(VideoClipTask):
             max_seconds=cfg.max_video_seconds,
             max_pieces=cfg.max_text_pieces,
         )
-        tokenizer = bert.load_tokenizer(cfg.bert)
+        tokenizer = text_backbone.load_tokenizer(cfg.bert)
         self.vocabulary = tokenizer.get_vocab()
         self.special = SpecialTokens.of(tokenizer)
         self.source: GroupSource | None = None
@@ -119,8 +119,8 @@ class VideoClipPretrainingTask(VideoClipTask):
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
         """The model; its BERT's configuration and tokenizer are kept beside the checkpoints."""
         if from_checkpoint and cfg._name == "videoclip":  # its weights come from the checkpoint, not from the BERT
-            return VideoClipModel.from_config(cfg)
-        bert.save_reference(self.cfg.bert, Path(self.cfg.save_dir) / "bert")
+            return FairseqVideoClipModel.from_config(cfg)
+        text_backbone.save_reference(self.cfg.bert, Path(self.cfg.save_dir) / "bert")
         self.model = super().build_model(cfg, from_checkpoint)
         return self.model
 

@@ -25,9 +25,10 @@ from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.encoding import EncodedBatch, EncodingDataset, assemble, encode_batch
 from mmpt_plugin.evaluation.report import format_table, results_json, write_results
 from mmpt_plugin.features.manifest import check_feature_settings
-from mmpt_plugin.models import bert
+from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import feature_settings, fine_tuned_on, read_checkpoint, sha256
-from mmpt_plugin.models.videoclip import VideoClipModel, checkpoint_config
+from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
+from mmpt_plugin.models.loading import checkpoint_config, load_weights
 from mmpt_plugin.tasks.base import VideoClipTask
 
 logger = logging.getLogger(__name__)
@@ -109,10 +110,8 @@ class VideoClipZeroShotTask(VideoClipTask):
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
         """The checkpoint's model. fairseq loads the weights once more, but goes on without where it finds no file."""
-        model = VideoClipModel.from_config(self.model_config)
-        weights = read_checkpoint(self.checkpoint)["model"]
-        model.check_state_dict(weights, str(self.checkpoint))
-        model.load_state_dict(weights)
+        model = FairseqVideoClipModel.from_config(self.model_config)
+        load_weights(model, read_checkpoint(self.checkpoint)["model"], str(self.checkpoint))
         return model
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
@@ -123,7 +122,7 @@ class VideoClipZeroShotTask(VideoClipTask):
         self.datasets[split] = EncodingDataset(
             self.plan,
             self.benchmark.features,
-            bert.load_tokenizer(self.model_config.bert),
+            text_backbone.load_tokenizer(self.model_config.bert),
             max_pieces=self.model_config.max_text_pieces,
             batch_size=self.cfg.batch_size,
         )
@@ -147,7 +146,7 @@ class VideoClipZeroShotTask(VideoClipTask):
 
     def valid_step(self, sample: dict, model: BaseFairseqModel, criterion: Any) -> tuple[torch.Tensor, int, dict]:
         """Encode one batch and keep the result."""
-        self.encoded.append(encode_batch(model, sample, self.plan, self.benchmark.needs_padding))
+        self.encoded.append(encode_batch(model, sample, self.plan))
         return torch.zeros(()), 1, {"loss": 0.0, "nsentences": sample["nsentences"], "ntokens": 1}
 
     def reduce_metrics(self, logging_outputs: Sequence[dict], criterion: Any) -> None:
@@ -167,7 +166,7 @@ class VideoClipZeroShotTask(VideoClipTask):
             logging.getLogger(name).addFilter(silence)
         if batches is None:
             return
-        scores = self.benchmark.score(assemble(self.plan, batches, self.benchmark.needs_padding))
+        scores = self.benchmark.score(assemble(self.plan, batches))
         evaluation = self.benchmark.evaluate(scores)
         best_possible = Path(self.cfg.data) / self.benchmark.folder / f"best_possible_{self.benchmark.name}.npz"
         if best_possible.is_file():  # written by a generated corpus, whose true latents are known

@@ -17,8 +17,9 @@ from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
 from mmpt_plugin.demo.bert import write_random_copy
 from mmpt_plugin.demo.vocabulary import retokenize
 from mmpt_plugin.evaluation.report import read_results
-from mmpt_plugin.models.bert import load_config, load_tokenizer
-from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+from mmpt_plugin.models.config import VideoClipConfig
+from mmpt_plugin.models.text_backbone import load_config, load_tokenizer
+from mmpt_plugin.models.videoclip import VideoClipModel
 
 from ..models.text_encoders import FAMILIES, write_text_encoder
 
@@ -73,7 +74,7 @@ def test_unnamed_word_pieces_must_be_in_the_vocabulary(
 @torch.no_grad()
 def test_weights_of_a_real_bert() -> None:
     """all-MiniLM-L6-v2: 6 layers of width 384, the vocabulary of bert-base-uncased."""
-    model = VideoClipModel.build_model(VideoClipConfig(bert=str(MINILM), video_layers=3)).eval()
+    model = VideoClipModel.from_backbone(VideoClipConfig(bert=str(MINILM), video_layers=3)).eval()
     clip = VideoClip(model, load_tokenizer(str(MINILM)))
     text = torch.nn.functional.normalize(clip.encode_text(["slice the onion", "cut an onion", "drive the car"]), dim=1)
     assert text.shape == (3, 384)
@@ -87,7 +88,7 @@ def test_a_random_copy_has_the_sizes_alone(tiny_bert: Path, tmp_path: Path) -> N
     assert (ours.hidden_size, ours.num_hidden_layers) == (source.hidden_size, source.num_hidden_layers)
     assert load_tokenizer(str(tmp_path / "random")).get_vocab() == load_tokenizer(str(tiny_bert)).get_vocab()
     weights = (
-        VideoClipModel.build_model(VideoClipConfig(bert=str(f), video_layers=1))
+        VideoClipModel.from_backbone(VideoClipConfig(bert=str(f), video_layers=1))
         for f in (tmp_path / "random", tiny_bert)
     )
     ours, source = (model.text_encoder.transformer.get_input_embeddings().weight for model in weights)

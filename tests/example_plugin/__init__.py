@@ -9,7 +9,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from fairseq.tasks import register_task
 
 from mmpt_plugin.criterions.contrastive import VideoTextContrastiveConfig, VideoTextContrastiveCriterion
-from mmpt_plugin.models.videoclip import VideoClipConfig
+from mmpt_plugin.models.fairseq_model import FairseqVideoClipConfig
 from mmpt_plugin.tasks.pretraining import VideoClipPretrainingConfig, VideoClipPretrainingTask
 
 
@@ -33,7 +33,7 @@ class WordDropoutTask(VideoClipPretrainingTask):
         return super().train_step(sample, model, *args, **kwargs)
 
 
-@register_model("bag_of_words", dataclass=VideoClipConfig)
+@register_model("bag_of_words", dataclass=FairseqVideoClipConfig)
 class BagOfWords(BaseFairseqModel):
     """Means of projected features and of word vectors: any model that returns the two embeddings will do."""
 

@@ -8,19 +8,21 @@ import torch
 
 from mmpt_plugin.finetuning.datasets import CaptionedClipDataset, LabelledVideoDataset
 from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
-from mmpt_plugin.models import bert
+from mmpt_plugin.models import text_backbone
 
 
 @pytest.fixture
 def clips(benchmark_data: Path, tiny_bert: Path) -> CaptionedClipDataset:
     training = TRAINING_SETS["msrvtt"](TrainingFiles(benchmark_data))
-    tokenizer = bert.load_tokenizer(str(tiny_bert))
+    tokenizer = text_backbone.load_tokenizer(str(tiny_bert))
     return CaptionedClipDataset(training.clips, training.features, tokenizer, max_pieces=3, seed=1)
 
 
 def videos(benchmark_data: Path, tiny_bert: Path, name: str) -> LabelledVideoDataset:
     training = TRAINING_SETS[name](TrainingFiles(benchmark_data))
-    return LabelledVideoDataset(training.videos, training.features, bert.load_tokenizer(str(tiny_bert)), max_pieces=3)
+    return LabelledVideoDataset(
+        training.videos, training.features, text_backbone.load_tokenizer(str(tiny_bert)), max_pieces=3
+    )
 
 
 def test_a_batch_of_pairs(clips: CaptionedClipDataset, benchmark_data: Path, tiny_bert: Path) -> None:
@@ -31,7 +33,7 @@ def test_a_batch_of_pairs(clips: CaptionedClipDataset, benchmark_data: Path, tin
     stored = np.load(benchmark_data / "msrvtt" / "features" / "video0.npy")
     np.testing.assert_array_equal(inputs["video_features"][32:].numpy(), stored)
     assert inputs["video_features"].numpy().dtype == stored.dtype == np.float16
-    tokenizer = bert.load_tokenizer(str(tiny_bert))
+    tokenizer = text_backbone.load_tokenizer(str(tiny_bert))
     words = [tokenizer.convert_ids_to_tokens(ids) for ids in inputs["text_ids"].split(inputs["text_lengths"].tolist())]
     assert words[0] in [["[CLS]", verb, "the", "pan", "[SEP]"] for verb in ("add", "cut", "stir")]
     assert words[1] in [["[CLS]", verb, "a", "onion", "[SEP]"] for verb in ("add", "cut", "stir")]

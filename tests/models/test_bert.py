@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from mmpt_plugin.models import bert
-from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+from mmpt_plugin.models import text_backbone
+from mmpt_plugin.models.config import VideoClipConfig
+from mmpt_plugin.models.videoclip import VideoClipModel
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def folder(tiny_bert: Path, tmp_path: Path) -> Path:
 
 
 def build(folder: Path, **settings: int) -> VideoClipModel:
-    return VideoClipModel.build_model(VideoClipConfig(bert=str(folder), **{"video_layers": 2, **settings}))
+    return VideoClipModel.from_backbone(VideoClipConfig(bert=str(folder), **{"video_layers": 2, **settings}))
 
 
 def alter_config(folder: Path, **values: object) -> None:
@@ -73,15 +74,15 @@ def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"model\.bert: no BERT configuration at '.*nothing'\. Give a folder with config"
     ):
-        bert.load_config(str(tmp_path / "nothing"))
+        text_backbone.load_config(str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match=r"model\.bert: no tokenizer at '.*nothing'; a BERT folder needs vocab\.txt"):
-        bert.load_tokenizer(str(tmp_path / "nothing"))
+        text_backbone.load_tokenizer(str(tmp_path / "nothing"))
 
 
 def test_a_damaged_configuration(folder: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"model\.bert: no BERT configuration at .*bert"):
-        bert.load_config(str(folder))
+        text_backbone.load_config(str(folder))
 
 
 def test_a_width_that_its_heads_do_not_divide(folder: Path) -> None:
@@ -127,14 +128,14 @@ def test_no_vocabulary(folder: Path) -> None:
     for path in (folder / "vocab.txt", *folder.glob("tokenizer*")):
         path.unlink()
     with pytest.raises(ValueError, match=r"model\.bert: no vocabulary at '.*bert'; a BERT folder needs vocab\.txt"):
-        bert.load_tokenizer(str(folder))
+        text_backbone.load_tokenizer(str(folder))
 
 
 def test_a_tokenizer_without_cls(folder: Path) -> None:
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"cls_token": None}))
     with pytest.raises(ValueError, match=r"must have \[CLS\], \[SEP\] and \[PAD\] tokens"):
-        bert.load_tokenizer(str(folder))
+        text_backbone.load_tokenizer(str(folder))
 
 
 @pytest.mark.parametrize("layers", [0, 4])
@@ -150,12 +151,12 @@ def test_more_positions_than_the_bert_has(tiny_bert: Path) -> None:
 
 def test_the_reference_beside_a_checkpoint_is_enough_to_load_one(tiny_bert: Path, tmp_path: Path) -> None:
     reference = tmp_path / "run" / "bert"
-    bert.save_reference(str(tiny_bert), reference)
+    text_backbone.save_reference(str(tiny_bert), reference)
     assert not list(reference.glob("*.safetensors")) + list(reference.glob("*.bin"))
     model = VideoClipModel.from_config(VideoClipConfig(bert=str(reference), video_layers=2))
     model.load_state_dict(build(tiny_bert).state_dict())
-    ours, source = (bert.load_tokenizer(str(place)) for place in (reference, tiny_bert))
+    ours, source = (text_backbone.load_tokenizer(str(place)) for place in (reference, tiny_bert))
     assert ours("add the onions")["input_ids"] == source("add the onions")["input_ids"]
     with pytest.raises(ValueError, match="no weights at"):
         build(reference)
-    bert.save_reference(str(tiny_bert), reference)  # of a run that goes on
+    text_backbone.save_reference(str(tiny_bert), reference)  # of a run that goes on

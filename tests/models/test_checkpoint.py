@@ -13,7 +13,9 @@ from fairseq.checkpoint_utils import load_model_ensemble_and_task
 from omegaconf import OmegaConf
 
 from mmpt_plugin.models.checkpoint import model_settings, read_checkpoint, sha256
-from mmpt_plugin.models.videoclip import DEFAULT_BERT, VideoClipModel, checkpoint_config, load_videoclip
+from mmpt_plugin.models.config import DEFAULT_BERT
+from mmpt_plugin.models.loading import checkpoint_config, load_videoclip
+from mmpt_plugin.models.videoclip import VideoClipModel
 
 
 class TouchesAFile:

@@ -9,7 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmpt_plugin.criterions.contrastive import symmetric_info_nce
 from mmpt_plugin.data.pairs import Inputs
-from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+from mmpt_plugin.models.config import VideoClipConfig
+from mmpt_plugin.models.videoclip import VideoClipModel
 
 from .batches import without_padding
 
@@ -57,7 +58,7 @@ def test_gradients_are_the_mean_of_the_processes(tiny_bert, tmp_path, chunk_pair
         shared_encoder=shared_encoder,
         video_layers=None if shared_encoder else 2,
     )
-    model = VideoClipModel.build_model(config).eval()  # evaluation: no dropout, whose masks would differ
+    model = VideoClipModel.from_backbone(config).eval()  # evaluation: no dropout, whose masks would differ
     torch.multiprocessing.spawn(work, (tmp_path, copy.deepcopy(model), bf16), nprocs=2)
     for seed in range(4):
         backward(model, batch(seed), bf16)

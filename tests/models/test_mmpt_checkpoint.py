@@ -7,11 +7,12 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from mmpt_plugin.models import bert
+from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import read_checkpoint
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
-from mmpt_plugin.models.mmpt_checkpoint import from_mmpt, is_mmpt
-from mmpt_plugin.models.videoclip import VideoClipModel, load_videoclip
+from mmpt_plugin.models.loading import load_videoclip
+from mmpt_plugin.models.mmpt_checkpoint import with_our_names
+from mmpt_plugin.models.videoclip import VideoClipModel
 
 
 def test_each_kind_of_name() -> None:
@@ -28,7 +29,7 @@ def test_each_kind_of_name() -> None:
         "mmmodel.text_encoder.pooler.dense.bias": other,
         "mmmodel.something_else": other,
     }
-    renamed = from_mmpt(named, cls_id=1, sep_id=3)
+    renamed = with_our_names(named, cls_id=1, sep_id=3)
     assert renamed.keys() == {
         "video_encoder.feature_projection.input.weight",
         "video_encoder.feature_projection.norm.bias",
@@ -44,17 +45,15 @@ def test_each_kind_of_name() -> None:
 
 
 def test_ours_are_not_the_originals(tiny_model: VideoClipModel) -> None:
-    assert not is_mmpt(tiny_model.state_dict())
-    assert is_mmpt({"mmmodel.x": torch.zeros(1)})
     own = tiny_model.state_dict()
-    tiny_model.upgrade_state_dict(own)
-    assert own.keys() == tiny_model.state_dict().keys()
+    renamed = with_our_names(own, cls_id=1, sep_id=3)
+    assert renamed.keys() == own.keys() and all(renamed[key] is own[key] for key in own)
 
 
 def test_every_parameter_of_the_reference_has_its_place(golden: Path) -> None:
     path = golden / "model" / "checkpoint_best.pt"
     given = read_checkpoint(path)["model"]
-    renamed = from_mmpt(given, cls_id=101, sep_id=102)
+    renamed = with_our_names(given, cls_id=101, sep_id=102)
     model, _ = load_videoclip(path, str(golden / "model" / "bert-tiny"))
     own = model.state_dict()
     assert renamed.keys() == own.keys()
@@ -66,11 +65,11 @@ def test_parameters_at_the_papers_size(golden: Path) -> None:
     """Names and shapes of the original at BERT-base's size, less what is not kept, are ours."""
     shapes = json.loads((golden / "model" / "state_dict_bert_base_size.json").read_text())
     given = {key: torch.empty(shape, device="meta") for key, (shape, _) in shapes.items()}
-    expected = {key: tuple(value.shape) for key, value in from_mmpt(given, 101, 102).items()}
+    expected = {key: tuple(value.shape) for key, value in with_our_names(given, 101, 102).items()}
     config = BertConfig()
     with torch.device("meta"):
-        video = VideoEncoder(bert.video_transformer(config, 6), feature_size=512, max_seconds=32)
-        model = VideoClipModel(video, TextEncoder(bert.new_transformer(config), max_pieces=61), 101, 102)
+        video = VideoEncoder(text_backbone.video_transformer(config, 6), feature_size=512, max_seconds=32)
+        model = VideoClipModel(video, TextEncoder(text_backbone.new_transformer(config), max_pieces=61), 101, 102)
     assert {key: tuple(value.shape) for key, value in model.state_dict().items()} == expected
 
 

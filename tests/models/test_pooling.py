@@ -1,24 +1,26 @@
 """Pooling of hand-worked states."""
 
+import numpy as np
 import pytest
 import torch
 
+from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.pooling import POOLING, cls_pooling, mean_pooling
-from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+from mmpt_plugin.models.videoclip import VideoClipModel
 
 from .batches import without_padding
 
 STATES = torch.tensor([[[9.0, 1.0], [2.0, 0.0], [4.0, 6.0]], [[5.0, 7.0], [3.0, 8.0], [0.0, 0.0]]])
-MASK = torch.tensor([[True, True, True], [True, True, False]])
+LENGTHS = np.array([3, 2])
 
 
 def test_mean_is_of_all_but_cls() -> None:
     # (2 + 4) / 2 = 3, (0 + 6) / 2 = 3; the second text has [SEP] alone beside [CLS]
-    assert mean_pooling(STATES, MASK).tolist() == [[3.0, 3.0], [3.0, 8.0]]
+    assert mean_pooling(STATES, LENGTHS).tolist() == [[3.0, 3.0], [3.0, 8.0]]
 
 
 def test_cls_is_the_first_state() -> None:
-    assert cls_pooling(STATES, MASK).tolist() == [[9.0, 1.0], [5.0, 7.0]]
+    assert cls_pooling(STATES, LENGTHS).tolist() == [[9.0, 1.0], [5.0, 7.0]]
 
 
 @pytest.mark.parametrize("pooling", POOLING)

@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from mmpt_plugin import VideoClip
 from mmpt_plugin.criterions.contrastive import symmetric_info_nce
 from mmpt_plugin.models.checkpoint import read_checkpoint
-from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+from mmpt_plugin.models.config import VideoClipConfig
+from mmpt_plugin.models.loading import check_state_dict
+from mmpt_plugin.models.videoclip import VideoClipModel
 
 from .batches import without_padding
 
@@ -28,7 +30,7 @@ def model(tiny_bert: Path) -> VideoClipModel:
     """With weights large enough to tell tokens apart."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = VideoClipModel.build_model(config_of(tiny_bert)).eval()
+        model = VideoClipModel.from_backbone(config_of(tiny_bert)).eval()
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     return model
@@ -46,7 +48,7 @@ def inputs() -> dict[str, torch.Tensor]:
 
 
 def test_it_starts_from_the_folders_weights_and_has_them_once(tiny_bert: Path) -> None:
-    model, source = VideoClipModel.build_model(config_of(tiny_bert)), load_file(tiny_bert / "model.safetensors")
+    model, source = VideoClipModel.from_backbone(config_of(tiny_bert)), load_file(tiny_bert / "model.safetensors")
     assert model.video_encoder.transformer is model.text_encoder.transformer
     names = {f"text_encoder.transformer.{key}" for key in source}
     names |= {f"video_encoder.{key}" for key in model.video_encoder.state_dict()}
@@ -152,13 +154,13 @@ def test_a_bert_with_one_token_type(tiny_bert: Path, tmp_path: Path) -> None:
 def test_a_checkpoint_of_two_towers(model: VideoClipModel, tiny_model: VideoClipModel, tiny_checkpoint: Path) -> None:
     weights = read_checkpoint(tiny_checkpoint)["model"]
     with pytest.raises(ValueError, match=r"unknown: video_encoder\.transformer\..* Check .*model\.shared_encoder"):
-        model.check_state_dict(weights, "two.pt")
+        check_state_dict(model, weights, "two.pt")
     with pytest.raises(ValueError, match=r"missing: video_encoder\.transformer\..* Check .*model\.shared_encoder"):
-        tiny_model.check_state_dict(model.state_dict(), "one.pt")
+        check_state_dict(tiny_model, model.state_dict(), "one.pt")
 
 
 def test_a_checkpoint_of_another_width(model: VideoClipModel) -> None:
     weights = model.state_dict()
     weights["video_encoder.feature_projection.output.weight"] = torch.zeros(48, 48)
     with pytest.raises(ValueError, match=r"of another shape: .*output\.weight \(48, 48\) instead of \(32, 32\)"):
-        model.check_state_dict(weights, "wide.pt")
+        check_state_dict(model, weights, "wide.pt")

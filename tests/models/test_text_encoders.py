@@ -20,10 +20,11 @@ from transformers import (
 
 from mmpt_plugin.data.pairs import Inputs, SpecialTokens
 from mmpt_plugin.evaluation.encoding import join_texts, tokenize
-from mmpt_plugin.models import bert
+from mmpt_plugin.models import text_backbone
+from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.encoders import TextEncoder
 from mmpt_plugin.models.packing import ATTENTION_NAME, PACKABLE, can_be_packed, length_mask
-from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+from mmpt_plugin.models.videoclip import VideoClipModel
 
 from .text_encoders import FAMILIES, SENTENCES, write_text_encoder
 
@@ -37,11 +38,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def build(folder: Path, **settings: int) -> VideoClipModel:
-    return VideoClipModel.build_model(VideoClipConfig(bert=str(folder), **{"video_layers": 2, **settings})).eval()
+    return VideoClipModel.from_backbone(VideoClipConfig(bert=str(folder), **{"video_layers": 2, **settings})).eval()
 
 
 def our_input(folder: Path, texts: list[str]) -> Inputs:
-    tokenizer = bert.load_tokenizer(str(folder))
+    tokenizer = text_backbone.load_tokenizer(str(folder))
     pieces = tokenize(tokenizer, texts, 61)
     return join_texts(pieces, SpecialTokens.of(tokenizer))
 
@@ -55,8 +56,8 @@ def test_texts_are_framed_as_the_tokenizer_does(folders: dict[str, Path], family
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_captions_joined_have_the_pieces_of_the_joined_text(folders: dict[str, Path], family: str) -> None:
-    parts = tokenize(bert.load_tokenizer(str(folders[family])), ["add the oil", "stir the pan"], 61)
-    (whole,) = tokenize(bert.load_tokenizer(str(folders[family])), ["add the oil stir the pan"], 61)
+    parts = tokenize(text_backbone.load_tokenizer(str(folders[family])), ["add the oil", "stir the pan"], 61)
+    (whole,) = tokenize(text_backbone.load_tokenizer(str(folders[family])), ["add the oil stir the pan"], 61)
     assert np.concatenate(parts).tolist() == whole.tolist()
 
 
@@ -69,20 +70,20 @@ def test_token_states_equal_the_padded_computation(folders: dict[str, Path], fam
     tokenizer = AutoTokenizer.from_pretrained(folders[family], add_prefix_space=True)
     padded = tokenizer(TEXTS, padding=True, return_tensors="pt")
     expected = source(**padded).last_hidden_state
-    text_mask = length_mask(batch["text_lengths"])
-    states = model.encode_text(batch["text_ids"], text_mask, return_hidden_states=True)
+    text_mask = torch.from_numpy(length_mask(batch["text_lengths"]))
+    states = model.text_encoder(**batch)
     mask = text_mask[..., None]
     assert torch.equal(padded["attention_mask"].bool(), text_mask)
     torch.testing.assert_close(states, expected * mask, rtol=0, atol=2e-5)
     torch.testing.assert_close(
-        model.encode_text(batch["text_ids"], text_mask),
+        model.embed_texts(**batch),
         (expected * mask)[:, 1:].sum(1) / mask[:, 1:].sum(1),
         rtol=0,
         atol=2e-5,
     )
     assert torch.equal(model.encode_text(padded["input_ids"], text_mask, return_hidden_states=True), states)
     alone = our_input(folders[family], TEXTS[7:8])
-    shorter = model.encode_text(alone["text_ids"], length_mask(alone["text_lengths"]), return_hidden_states=True)
+    shorter = model.text_encoder(**alone)
     torch.testing.assert_close(shorter[0], states[7, : shorter.shape[1]], rtol=0, atol=2e-5)  # padding does not matter
     is_packed = model.text_encoder.transformer.config._attn_implementation == ATTENTION_NAME
     assert is_packed == (family in PACKED)
@@ -94,10 +95,11 @@ def test_every_packable_architecture(architecture: str) -> None:
     config = AutoConfig.for_model(architecture, vocab_size=50, hidden_dropout_prob=0.0, initializer_range=0.2)
     config.hidden_size, config.num_attention_heads, config.num_hidden_layers = 32, 4, 2
     torch.manual_seed(0)
-    encoder = TextEncoder(bert.new_transformer(config), max_pieces=20).eval()
-    ids, mask = torch.randint(5, 50, (4, 12)), torch.arange(12) < torch.tensor([[12], [2], [7], [5]])
-    ids = ids.masked_fill(~mask, config.pad_token_id)
-    states, _ = encoder(ids, mask)
+    encoder = TextEncoder(text_backbone.new_transformer(config), max_pieces=20).eval()
+    lengths = np.array([12, 2, 7, 5])
+    mask = torch.from_numpy(length_mask(lengths))
+    ids = torch.randint(5, 50, (4, 12)).masked_fill(~mask, config.pad_token_id)
+    states = encoder(ids[mask], lengths)
     encoder.transformer.set_attn_implementation("eager")
     expected = encoder.transformer(input_ids=ids, attention_mask=mask.long()).last_hidden_state
     torch.testing.assert_close(states, expected * mask[..., None], rtol=0, atol=2e-5)
@@ -150,7 +152,7 @@ def test_another_architecture_has_a_bert_for_the_video(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_reference_beside_a_checkpoint_is_enough(folders: dict[str, Path], family: str, tmp_path: Path) -> None:
-    bert.save_reference(str(folders[family]), tmp_path / "bert")
+    text_backbone.save_reference(str(folders[family]), tmp_path / "bert")
     model = VideoClipModel.from_config(VideoClipConfig(bert=str(tmp_path / "bert"), video_layers=2)).eval()
     model.load_state_dict(build(folders[family]).state_dict())
     ours, theirs = our_input(tmp_path / "bert", TEXTS), our_input(folders[family], TEXTS)
@@ -170,7 +172,7 @@ def test_positions_that_padding_takes_are_not_counted(folders: dict[str, Path]) 
 def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
     T5Config().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"model\.bert: .* is of the type 't5', which is no text encoder"):
-        bert.load_config(str(tmp_path))
+        text_backbone.load_config(str(tmp_path))
 
 
 def test_a_tokenizer_that_sets_its_special_tokens_elsewhere_is_refused(
@@ -184,7 +186,7 @@ def test_a_tokenizer_that_sets_its_special_tokens_elsewhere_is_refused(
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}))
     shutil.copy(folders["distilbert"] / "config.json", tmp_path)
     with pytest.raises(ValueError, match=r"sets \['\[SEP\]', '\[CLS\]'\] around a text; '\[CLS\]' before it and"):
-        bert.load_tokenizer(str(tmp_path))
+        text_backbone.load_tokenizer(str(tmp_path))
 
 
 def test_which_architectures_are_packed() -> None:

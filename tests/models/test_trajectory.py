@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from mmpt_plugin.criterions.contrastive import symmetric_info_nce
 from mmpt_plugin.data.pairs import Inputs
-from mmpt_plugin.models.videoclip import load_videoclip
+from mmpt_plugin.models.loading import load_videoclip
 
 from .batches import without_padding
 

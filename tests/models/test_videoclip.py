@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from mmpt_plugin.criterions.contrastive import symmetric_info_nce
+from mmpt_plugin.models.config import VideoClipConfig
+from mmpt_plugin.models.loading import load_videoclip
 from mmpt_plugin.models.mmpt_checkpoint import from_mmpt
-from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel, frame_classifier, load_videoclip
+from mmpt_plugin.models.videoclip import VideoClipModel, frame_classifier
 
 from .batches import without_padding
 
@@ -54,7 +56,9 @@ def test_video_states_equal_the_originals(reference, attend_to_cls, key):
 
 def test_padded_states_equal_the_originals(reference):
     _, model, inputs, outputs = reference
-    states, _ = model.video_encoder(inputs["video_features"], inputs["video_mask"], compute_padding=True)
+    features, mask = inputs["video_features"], inputs["video_mask"]
+    lengths, attended = np.full(len(mask), mask.shape[1]), mask.sum(1).numpy()
+    states = model.video_encoder(features.flatten(0, 1), lengths, attended_lengths=attended)
     np.testing.assert_allclose(states.detach(), outputs["hidden_video"], atol=1e-5)
 
 
@@ -118,7 +122,7 @@ def test_loss_and_gradients_equal_the_originals(reference):
 
 def test_starts_from_the_berts_weights(golden):
     folder = golden / "model"
-    model = VideoClipModel.build_model(VideoClipConfig(bert=str(folder / "bert-tiny")))
+    model = VideoClipModel.from_backbone(VideoClipConfig(bert=str(folder / "bert-tiny")))
     source = torch.load(folder / "bert-tiny" / "pytorch_model.bin", weights_only=True)
     mapping = json.loads((folder / "init_from_bert_mapping.json").read_text())
     copied = {key: source[name].float() for key, name in mapping.items() if name in source}
@@ -134,6 +138,21 @@ def test_garbage_behind_masks_changes_nothing(tiny_model):
     features, mask = torch.randn(3, 8, 512), torch.arange(8) < torch.tensor([[8], [3], [0]])
     clean = tiny_model.encode_video(features * mask[..., None], mask)
     assert torch.equal(tiny_model.encode_video(features.masked_fill(~mask[..., None], torch.nan), mask), clean)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[1, 0, 1]], "has real positions behind padded ones"),
+        ([[1, 1]], r"shape \(1, 2\) does not fit values of the shape \(1, 3"),
+        ([1, 1, 1], r"shape \(3,\) does not fit"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(tiny_model, mask, message):
+    with pytest.raises(ValueError, match=f"video_mask .*{message}"):
+        tiny_model.encode_video(torch.zeros(1, 3, 512), torch.tensor(mask))
+    with pytest.raises(ValueError, match=f"text_mask .*{message}"):
+        tiny_model.encode_text(torch.zeros(1, 3, dtype=torch.int64), torch.tensor(mask).bool())
 
 
 def test_each_item_alone_equals_the_batch(tiny_model):
@@ -156,9 +175,10 @@ def test_logits_of_seconds_are_those_of_their_states(tiny_model):
     lengths, tokens = np.array([5, 0, 3, 8]), np.array([4, 7])
     features, text_ids = torch.randn(16, 512), torch.randint(5, 19, (11,))
     mask = torch.arange(8) < torch.tensor(lengths)[:, None]
-    states = tiny_model.encode_video(features, mask, attend_to_cls=False, return_hidden_states=True)
+    padded = torch.nn.utils.rnn.pad_sequence(features.split(lengths.tolist()), batch_first=True)
+    states = tiny_model.encode_video(padded, mask, attend_to_cls=False, return_hidden_states=True)
     seconds = torch.cat([own[1 : length + 1] for own, length in zip(states, lengths)])
-    texts = tiny_model.encode_text(text_ids, torch.arange(7) < torch.tensor(tokens)[:, None])
+    texts = tiny_model.embed_texts(text_ids, tokens)
     torch.testing.assert_close(tiny_model.classify_frames(features, lengths, text_ids, tokens), seconds @ texts.T)
     tiny_model.frame_classifier = frame_classifier(tiny_model.video_encoder, 4)
     output = tiny_model(features, lengths, frames=True)

@@ -7,8 +7,9 @@ from types import ModuleType
 import pytest
 
 from mmpt_plugin.demo import words
-from mmpt_plugin.models import bert
-from mmpt_plugin.models.videoclip import VideoClipConfig, VideoClipModel
+from mmpt_plugin.models import text_backbone
+from mmpt_plugin.models.config import VideoClipConfig
+from mmpt_plugin.models.videoclip import VideoClipModel
 
 LINES = ["Add the onions to the pan", "salt and stir the onions", "schneide die Kartoffeln", "把洋葱放进锅里"]
 FRAMES = {"wordpiece": ("[CLS]", "[SEP]", "[UNK]"), "sentencepiece": ("<s>", "</s>", "<unk>")}
@@ -32,7 +33,7 @@ def captions(tmp_path: Path) -> Path:
 def test_a_folder_that_serves_as_model_bert(script: ModuleType, captions: Path, tmp_path: Path, kind: str) -> None:
     out = tmp_path / "made" / kind
     script.main([str(captions), "--kind", kind, "--pieces", "120", "--out", str(out), "--size", "2", "32", "4"])
-    tokenizer = bert.load_tokenizer(str(out))
+    tokenizer = text_backbone.load_tokenizer(str(out))
     cls, sep, unknown = FRAMES[kind]
     assert len(tokenizer) <= 120
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("ADD the  Onions")["input_ids"])
@@ -40,7 +41,7 @@ def test_a_folder_that_serves_as_model_bert(script: ModuleType, captions: Path, 
     assert "".join(tokens[1:-1]).replace("##", "").replace("▁", "") == "addtheonions"
     for line in LINES:
         assert unknown not in tokenizer.tokenize(line)
-    model = VideoClipModel.build_model(VideoClipConfig(bert=str(out), video_layers=1))
+    model = VideoClipModel.from_backbone(VideoClipConfig(bert=str(out), video_layers=1))
     assert model.text_encoder.transformer.get_input_embeddings().weight.shape == (len(tokenizer), 32)
     assert model.text_encoder.transformer.config.model_type == {"wordpiece": "bert"}.get(kind, "xlm-roberta")
 
@@ -53,10 +54,10 @@ def test_the_same_captions_give_the_same_pieces(script: ModuleType, tmp_path: Pa
     for out in (tmp_path / "a", tmp_path / "b"):
         script.main([str(text), "--kind", kind, "--pieces", "150", "--out", str(out), "--keep-case"])
         assert not (out / "config.json").exists()  # no transformer was asked for
-        vocabularies.append(bert.load_tokenizer(str(out)).get_vocab())
+        vocabularies.append(text_backbone.load_tokenizer(str(out)).get_vocab())
     assert vocabularies[0] == vocabularies[1] and len(vocabularies[0]) == 150
-    capital = bert.load_tokenizer(str(tmp_path / "a")).tokenize("Onion")
-    assert capital != bert.load_tokenizer(str(tmp_path / "a")).tokenize("onion")
+    capital = text_backbone.load_tokenizer(str(tmp_path / "a")).tokenize("Onion")
+    assert capital != text_backbone.load_tokenizer(str(tmp_path / "a")).tokenize("onion")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from fairseq_cli import train, validate
 from omegaconf import OmegaConf
 
 from mmpt_plugin.models.checkpoint import read_checkpoint
-from mmpt_plugin.models.videoclip import load_videoclip
+from mmpt_plugin.models.loading import load_videoclip
 from mmpt_plugin.tasks.pretraining import VideoClipPretrainingTask
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -23,6 +23,7 @@ import numpy as np
 from mmpt_plugin.evaluation.annotation_files import malformed, read_json
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
+    CLIP_SECONDS,
     TextToVideoRetrieval,
     distinct,
     first_window,
@@ -188,7 +189,6 @@ class DidemoMoment(Benchmark):
     folder: ClassVar[str] = "didemo"
     paper: ClassVar[dict] = {"R@1": 0.166, "R@5": 0.469}
     expected: ClassVar[int] = 4021
-    needs_padding: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -218,31 +218,25 @@ class DidemoMoment(Benchmark):
 
     def plan(self) -> EncodingPlan:
         """The first 32 seconds of each distinct video; each distinct sentence."""
-        return EncodingPlan(texts=self._texts, windows=self._windows, per_frame=True)
+        return EncodingPlan(texts=self._texts, windows=self._windows, per_frame=True, pad_to=CLIP_SECONDS)
 
     def score(self, encodings: Encodings) -> dict[str, np.ndarray]:
         """Products of sentences and segments.
 
         Args:
-            encodings: text (distinct sentences, D), padded_video (distinct videos, 32, D), in the plan's order.
+            encodings: text (distinct sentences, D), video (distinct videos, 32, D) or a list, in the plan's order.
 
         Returns:
             `scores` (queries, 21) float32, for all segments in the order of `SEGMENTS`, and `seconds` (queries,) of
             the video, which tell the valid ones.
-
-        Raises:
-            ValueError: without `padded_video`.
         """
-        if encodings.padded_video is None:
-            raise ValueError(f"{self.name} needs Encodings.padded_video, the states of padded seconds included")
-        averaging = np.zeros((32, len(SEGMENTS)), np.float32)
+        averaging = np.zeros((CLIP_SECONDS, len(SEGMENTS)), np.float32)
         for column, (first, last) in enumerate(SEGMENTS):
             averaging[first * CHUNK_SECONDS : (last + 1) * CHUNK_SECONDS, column] = (
                 1 / (last - first + 1) / CHUNK_SECONDS
             )
         products = [
-            encodings.padded_video[video] @ encodings.text[text]
-            for video, text in zip(self._video_index, self._text_index)
+            encodings.video[video] @ encodings.text[text] for video, text in zip(self._video_index, self._text_index)
         ]  # (queries, 32): a product with each second, then the means
         seconds = np.array([self._windows[video].end for video in self._video_index])
         return {"scores": np.stack(products) @ averaging, "seconds": seconds}

@@ -180,16 +180,16 @@ def test_moments_end_to_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     seconds = {"a.avi": 12, "b.mov": 40, "empty.avi": 0}
     training = [record("t", "x", [[0, 0], [0, 0], [2, 3]])]
     moment = moment_benchmark(write_didemo(tmp_path, QUERIES, seconds, training))
-    assert (moment.found, moment.missing, moment.needs_padding) == (4, [], True)
+    assert (moment.found, moment.missing) == (4, [])
     assert "4 items found, the official test set has 4021" in caplog.text
     plan = moment.plan()
     assert plan.texts == ["a dog", "a cat"]
     assert plan.windows == [Window("a.avi", 0, 12), Window("b.mov", 0, 32), Window("empty.avi", 0, 0)]
-    assert plan.per_frame and plan.attend_to_cls
+    assert plan.per_frame and plan.attend_to_cls and plan.pad_to == 32
 
     rng = np.random.default_rng(0)
     text, video = rng.standard_normal((2, 3), np.float32), rng.standard_normal((3, 32, 3), np.float32)
-    scores = moment.score(Encodings(text, [], padded_video=video))
+    scores = moment.score(Encodings(text, video))
     assert scores["scores"].dtype == np.float32
     np.testing.assert_array_equal(scores["seconds"], [12, 32, 12, 0])
     slow = video[0, 5:30].mean(axis=0) @ text[1]  # query 2, segment (1, 5): 18 of the 25 positions are padding
@@ -247,8 +247,6 @@ def test_scores_that_do_not_fit_or_are_not_finite_are_refused(tmp_path: Path) ->
         moment.evaluate({"scores": np.zeros((2, 21)), "seconds": np.array([30])})
     with pytest.raises(ValueError, match="NaN"):
         moment.evaluate({"scores": np.full((1, 21), np.inf), "seconds": np.array([30])})
-    with pytest.raises(ValueError, match="padded_video"):
-        moment.score(Encodings(np.zeros((1, 3)), []))
     with pytest.raises(ValueError, match="split"):
         moment_benchmark(tmp_path, split="original")
 
@@ -283,7 +281,7 @@ def test_parity_with_the_original(golden: Path) -> None:
     plan = moment.plan()
     text = recorded["pooled_text"][[descriptions.index(text) for text in plan.texts]]
     hidden = recorded["hidden_video"][[videos.index(window.video_id) for window in plan.windows]]
-    scores = moment.score(Encodings(text, [], padded_video=hidden[:, 1:-1]))
+    scores = moment.score(Encodings(text, hidden[:, 1:-1]))
     np.testing.assert_allclose(scores["scores"], recorded["scores"], atol=1e-4)
     np.testing.assert_array_equal(scores["seconds"], recorded["vmasks"].sum(axis=1))
 
