@@ -17,6 +17,7 @@ class GroupSource(Protocol):
 
     num_groups: int
     videos_per_batch: int
+    repeats_videos: bool  #: whether a video may be in several groups of an epoch
 
     def groups(self, epoch: int) -> NDArray[np.int64]:
         """(num_groups, videos_per_batch) indexes of videos in the corpus."""
@@ -33,6 +34,8 @@ class GroupSource(Protocol):
 
 class RandomGroups:
     """Random videos: every epoch a new permutation, cut into groups. The remainder, smaller than a group, sits out."""
+
+    repeats_videos = False
 
     def __init__(self, num_videos: int, videos_per_batch: int, seed: int) -> None:
         """

@@ -30,6 +30,8 @@ class ClusterGroups:
     anew; the epochs between take the last clusters in another order.
     """
 
+    repeats_videos = True
+
     def __init__(
         self,
         model: nn.Module,

@@ -225,6 +225,164 @@ def test_fingerprints_tell_lists_apart() -> None:
     assert len({fingerprint(video_ids) for video_ids in lists}) == len(lists)
 
 
+# --- another number of processes, another batch size ---
+
+
+class GroupNumbers(FairseqDataset):
+    """32 groups of a video each; an item is its group's number."""
+
+    def __init__(self) -> None:
+        self.corpus = ThirtyTwoVideos()
+
+    def set_groups(self, epoch: int, groups: np.ndarray) -> None:
+        self.groups = groups
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def collater(self, samples: list[int]) -> list[int]:
+        return samples
+
+
+class ThirtyTwoVideos:
+    video_ids = tuple(map(str, range(32)))
+
+    def __len__(self) -> int:
+        return 32
+
+
+def of_groups(processes: int, batch: int, shard: int) -> GroupEpochIterator:
+    source = RandomGroups(32, 1, seed=1)
+    return GroupEpochIterator(GroupNumbers(), source, groups_per_batch=batch, num_shards=processes, shard_id=shard)
+
+
+def of_items(processes: int, batch: int, shard: int) -> ShuffledEpochIterator:
+    return ShuffledEpochIterator(Numbers(37), batch_size=batch, seed=1, num_shards=processes, shard_id=shard)
+
+
+def units(batches: list) -> list[int]:
+    """The groups or items of batches, in order."""
+    return [unit[1] if isinstance(unit, tuple) else unit for batch in batches for unit in batch]
+
+
+def some_batches(make: Callable, processes: int, batch: int, states: list | None, count: int) -> tuple[list, list]:
+    """What all processes see in `count` more batches each, and the states they would save then."""
+    seen, saved = [], []
+    for shard in range(processes):
+        batches = make(processes, batch, shard)
+        if states is not None:
+            batches.load_state_dict(states[0])
+        epoch = batches.next_epoch_itr()
+        seen += units([next(epoch) for _ in range(count)])
+        saved.append(through_a_file(batches.state_dict()))
+    return seen, saved
+
+
+SIZES = [(processes, batch) for processes in (1, 2, 4, 8) for batch in (1, 2)]
+
+
+@pytest.mark.parametrize("make", [of_groups, of_items])
+@pytest.mark.parametrize("before", SIZES)
+def test_another_number_of_processes_or_batch_size_goes_on_where_the_run_stopped(make: Callable, before: tuple) -> None:
+    total = 32 if make is of_groups else 37
+    begun, states = some_batches(make, *before, None, 1)
+    assert all(state["place"] == states[0]["place"] for state in states)
+    for processes, batch in SIZES:
+        rest = []
+        for shard in range(processes):
+            resumed = make(processes, batch, shard)
+            resumed.load_state_dict(states[0])
+            epoch = resumed.next_epoch_itr()
+            assert resumed.epoch == 1 and epoch.n == 1
+            rest += units(list(epoch))
+        seen = begun + rest
+        assert len(seen) == len(set(seen)), "a group came twice"
+        left_over = (total - len(begun)) % (processes * batch) if make is of_groups else 0
+        assert len(seen) == total - left_over, "a group was passed over"
+
+
+@pytest.mark.parametrize("make", [of_groups, of_items])
+def test_a_run_that_is_stopped_again_and_again(make: Callable) -> None:
+    seen, states = some_batches(make, 4, 1, None, 1)  # 4 of 32 groups (37 items in 40 / 4 batches: 4 a round at most)
+    for processes, batch, count in ((2, 2, 1), (2, 2, 2), (8, 1, 1)):
+        more, states = some_batches(make, processes, batch, states, count)
+        seen += more
+    rest, _ = some_batches(make, 1, 1, states, 0)
+    last = make(1, 1, 0)
+    last.load_state_dict(states[0])
+    seen += units(list(last.next_epoch_itr()))
+    assert sorted(seen) == list(range(32 if make is of_groups else 37)) and rest == []
+
+
+def test_too_few_groups_for_all_processes_are_left_to_the_next_epoch() -> None:
+    _, states = some_batches(of_groups, 1, 1, None, 27)
+    resumed = of_groups(8, 1, 0)
+    resumed.load_state_dict(states[0])
+    assert resumed.next_epoch_idx == 2 and len(list(resumed.next_epoch_itr())) == 4
+
+
+def test_a_checkpoint_without_its_place_goes_on_as_before() -> None:
+    _, states = some_batches(of_groups, 2, 1, None, 3)
+    del states[0]["place"]  # as an earlier version saved it
+    resumed = of_groups(2, 1, 1)
+    resumed.load_state_dict(states[0])
+    assert units(list(resumed.next_epoch_itr())) == list(range(7, 32, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iterations_in_epoch": -1}, r"epoch=1 and iterations_in_epoch=-1"),
+        ({"iterations_in_epoch": 17}, r"iterations_in_epoch=17 and place="),
+        ({"epoch": 0}, r"epoch=0"),
+        ({"epoch": "one"}, r"epoch=one"),
+        ({"place": {"units": 32}}, r"place=\{'units': 32\}"),
+        (
+            {"place": {"units": 31, "start": 0, "batches_before": 0, "processes": 2, "units_per_batch": 1}},
+            "31 groups or",
+        ),
+        ({"groups": torch.zeros(32, 1, dtype=torch.int64)}, "its groups hold a video twice"),
+        ({"groups": torch.arange(1, 33)[:, None]}, "its groups hold others than the 32 training videos"),
+        ({"groups": torch.arange(-1, 31)[:, None]}, "its groups hold others than the 32 training videos"),
+        ({"groups": torch.arange(32)}, r"with 32 groups of \? videos"),
+        ({"videos": None}, "another list of training videos"),
+    ],
+)
+def test_states_that_cannot_be_are_refused(change: dict, message: str) -> None:
+    _, states = some_batches(of_groups, 2, 1, None, 3)
+    with pytest.raises(ValueError, match=message):
+        of_groups(2, 1, 1).load_state_dict(states[0] | change)
+    for key in ("videos", "source"):
+        state = {name: value for name, value in states[0].items() if name != key}
+        with pytest.raises(ValueError, match=f"no {key}; it was not saved by this package's pre-training"):
+            of_groups(2, 1, 1).load_state_dict(state)
+
+
+def test_fine_tuning_on_other_items_is_refused() -> None:
+    _, states = some_batches(of_items, 2, 4, None, 2)
+    with pytest.raises(
+        ValueError, match=r"with 37 groups or items an epoch; now there are 36: .*reset_dataloader=true"
+    ):
+        shuffled(36, num_shards=2).load_state_dict(states[0])
+
+
+def test_clusters_may_share_videos_but_hold_each_once(corpus: VideoTextCorpus) -> None:
+    batches = iterator(corpus)
+    batches.source.repeats_videos = True
+    next(batches.next_epoch_itr())
+    state = batches.state_dict()
+    state["groups"] = torch.tensor([[0, 1], [1, 2]] * 6)
+    batches.load_state_dict(state)
+    state["groups"] = torch.tensor([[0, 1], [2, 2]] * 6)
+    with pytest.raises(ValueError, match="its groups hold a video twice"):
+        batches.load_state_dict(state)
+
+
+def test_a_batch_of_no_group_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"dataset\.batch_size is 0: it must be at least 1"):
+        of_groups(1, 0, 0)
+
+
 # --- validation and evaluation ---
 
 
