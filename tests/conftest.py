@@ -3,7 +3,9 @@
 import json
 import logging
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from fairseq import checkpoint_utils
 from fairseq.dataclass.initialize import hydra_init
 from fairseq_cli.hydra_train import _hydra_main
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigNode, ConfigStore
+from omegaconf import DictConfig
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from mmpt_plugin.criterions import contrastive
@@ -21,8 +25,6 @@ from mmpt_plugin.data.shard_writer import ShardWriter
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.videoclip import VideoClipModel
 from mmpt_plugin.tasks.zeroshot import LOGGERS_AFTER_RESULTS, silence
-
-register_schema = cache(hydra_init)  # once for each configuration: it takes a fifth of a small run's time
 
 torch.set_num_threads(1)  # the models of the tests are too small to share
 
@@ -68,19 +70,44 @@ def tiny_model(tiny_bert: Path) -> VideoClipModel:
         return VideoClipModel.from_backbone(VideoClipConfig(bert=str(tiny_bert), video_layers=2)).eval()
 
 
+@cache
+def fairseq_schema() -> ConfigNode:
+    """fairseq's settings with their types. Made once, because that takes a fifth of a small run's time."""
+    hydra_init("schema")
+    return ConfigStore.instance().repo.pop("schema.yaml")
+
+
+@contextmanager
+def schema_of(config_name: str) -> Iterator[None]:
+    """fairseq's schema under this name, and no other: hydra would lay it under a listed file of that name too."""
+    repo = ConfigStore.instance().repo
+    repo[f"{config_name}.yaml"] = replace(fairseq_schema(), name=f"{config_name}.yaml")
+    yield
+    del repo[f"{config_name}.yaml"]
+
+
 @pytest.fixture(scope="session")
-def fairseq_train() -> Callable[..., None]:
+def compose_run() -> Callable[..., DictConfig]:
+    """What `fairseq-hydra-train` makes of a configuration's name and overrides."""
+
+    def run(config_name: str, *overrides: object, return_hydra_config: bool = False) -> DictConfig:
+        local = f"common.user_dir={REPOSITORY / 'mmpt_plugin'}"
+        folder = str(REPOSITORY / "projects" / "videoclip")
+        with schema_of(config_name), initialize_config_dir(folder, version_base="1.1"):
+            return compose(config_name, [local, *map(str, overrides)], return_hydra_config)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fairseq_train(compose_run: Callable[..., DictConfig]) -> Callable[..., None]:
     """`fairseq-hydra-train` in this process: call it with a configuration's name and overrides."""
 
     def run(config_name: str, *overrides: object) -> None:
         checkpoint_utils.save_checkpoint.__dict__.clear()  # fairseq keeps the best loss there from one run to the next
         for name in LOGGERS_AFTER_RESULTS:
             logging.getLogger(name).removeFilter(silence)  # of an evaluation before
-        register_schema(config_name)
-        local = [f"common.user_dir={REPOSITORY / 'mmpt_plugin'}", "common.reset_logging=false", "common.cpu=true"]
-        with initialize_config_dir(str(REPOSITORY / "projects" / "videoclip"), version_base="1.1"):
-            cfg = compose(config_name, [str(override) for override in (*local, *overrides)])
-        _hydra_main(cfg)
+        _hydra_main(compose_run(config_name, "common.reset_logging=false", "common.cpu=true", *overrides))
 
     return run
 

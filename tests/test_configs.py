@@ -1,16 +1,16 @@
-"""The YAML files: each composes, sets every key in one place only, and agrees with the dataclasses.
+"""The YAML files: each composes, shows its run, sets every key in one place only, and agrees with the dataclasses.
 
-A file of difference/, listed last, is what tells an ablation from pre-training: it alone may set a key again.
+A file of difference/, listed last, is what tells an ablation from pre-training. It alone may set a key again.
 """
 
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 from fairseq.dataclass.configs import FairseqConfig
-from fairseq.dataclass.initialize import add_defaults, hydra_init
-from hydra import compose, initialize_config_dir
+from fairseq.dataclass.initialize import add_defaults
 from omegaconf import MISSING, OmegaConf
 
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
@@ -75,14 +75,18 @@ def leaves(tree: dict, prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def composed(name: str):
-    hydra_init(name)
-    required = [key for _, tree in parts_of(name) for key, value in leaves(tree).items() if value == MISSING]
-    overrides = [f"{key}={GIVEN[key]}" for key in required]
-    with initialize_config_dir(str(FOLDER), version_base="1.1"):
-        cfg = compose(name, [*overrides, "common.user_dir=mmpt_plugin"])
-    add_defaults(cfg)
-    return cfg
+@pytest.fixture(scope="module")
+def composed(compose_run):
+    """A configuration with all defaults, its required keys given."""
+
+    @cache
+    def compose(name: str, *overrides: str):
+        required = {key for _, tree in parts_of(name) for key, value in leaves(tree).items() if value == MISSING}
+        cfg = compose_run(name, *(f"{key}={GIVEN[key]}" for key in required), *overrides)
+        add_defaults(cfg)
+        return cfg
+
+    return compose
 
 
 def test_every_promised_configuration_is_there():
@@ -92,7 +96,7 @@ def test_every_promised_configuration_is_there():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", PRIMARIES)
-def test_it_composes_and_every_key_arrives(name):
+def test_it_composes_and_every_key_arrives(name, composed):
     cfg = composed(name)
     resolved = leaves(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
     wanted: dict[str, tuple[str, object]] = {}
@@ -113,9 +117,30 @@ def test_no_key_is_set_in_two_files(name):
             owner[key] = part
 
 
+@pytest.mark.parametrize("name", PRIMARIES)
+def test_one_file_shows_one_run(name):
+    """At most two files stand behind it, and it opens with what a reader wants to know first."""
+    assert len(parts_of(name)) <= 3
+    opening = (FOLDER / f"{name}.yaml").read_text().partition("defaults:")[0]
+    for word in ("# Needs:", f"# Run:      fairseq-hydra-train --config-dir projects/videoclip --config-name {name}",
+                 "# Cost:", "# Expected:"):  # fmt: skip
+        assert word in opening, word
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", PRIMARIES)
+def test_every_run_stays_where_the_user_is_and_keeps_its_last_items(name, compose_run):
+    cfg = OmegaConf.to_container(compose_run(name, return_hydra_config=True))
+    assert cfg["hydra"]["run"]["dir"] == "${checkpoint.save_dir}" and cfg["hydra"]["job"]["chdir"] is False
+    user_dirs = [leaves(tree).get("common.user_dir", "") for _, tree in parts_of(name)]
+    assert any(path.endswith("config_sources.2.path}/../../mmpt_plugin") for path in user_dirs)
+    assert cfg["checkpoint"]["load_checkpoint_on_all_dp_ranks"] is True
+    assert cfg["dataset"]["required_batch_size_multiple"] == 1
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_differs_from_pretraining_in_its_difference_alone(name):
+def test_an_ablation_differs_from_pretraining_in_its_difference_alone(name, composed):
     own, full = (leaves(OmegaConf.to_container(composed(x), enum_to_str=True)) for x in (name, "pretrain"))
     changed = {key for key in own.keys() | full.keys() if own.get(key) != full.get(key)}
     parts = [leaves(tree) for part, tree in parts_of(name) if part.startswith("difference/")]
@@ -124,11 +149,8 @@ def test_an_ablation_differs_from_pretraining_in_its_difference_alone(name):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_difference_can_be_put_on_the_demo():
-    hydra_init("demo")
-    with initialize_config_dir(str(FOLDER), version_base="1.1"):
-        cfg = compose("demo", ["+difference=mil_nce", "common.user_dir=mmpt_plugin"])
-    add_defaults(cfg)
+def test_a_difference_can_be_put_on_the_demo(composed):
+    cfg = composed("demo", "+difference=mil_nce")
     assert (cfg.criterion._name, cfg.task.clip_sampling, cfg.task.max_clip_seconds) == ("mil_nce", "bag", 3)
     assert not cfg.task.retrieval.enabled and cfg.task.videos_per_batch == 16
 
@@ -152,11 +174,28 @@ def test_keys_exist_in_the_dataclasses(name):
         assert tree.keys() - {"hydra"} <= {field.name for field in fields(FairseqConfig)}
 
 
-def test_defaults_are_the_papers():
-    paper = {
-        **leaves(load("recipe/paper")),
-        **leaves({"task": load("task/pretraining"), "model": load("model/videoclip")}),
+def own_keys(config: type, prefix: str) -> set[str]:
+    """Dotted names of the settings that a user gives: not those that fairseq's interpolations fill."""
+    defaults = leaves(OmegaConf.to_container(OmegaConf.structured(config), resolve=False, enum_to_str=True))
+    return {
+        f"{prefix}.{key}" for key, value in defaults.items() if "${" not in str(value) and not key.endswith("_name")
     }
+
+
+@pytest.mark.parametrize("name", PRIMARIES)
+def test_every_setting_of_the_task_is_listed(name):
+    """Hydra takes a setting that no file lists only with a plus sign in front."""
+    listed = {key for _, tree in parts_of(name) for key in leaves(tree)}
+    task = next(tree["task"]["_name"] for _, tree in parts_of(name) if "_name" in tree.get("task", {}))
+    assert own_keys(TASKS[task], "task") <= listed
+    if task in ("videoclip_pretraining", "videoclip_demo"):
+        assert (
+            own_keys(FairseqVideoClipConfig, "model") - {"model.frame_labels"} <= listed
+        )  # only fine-tuning has labels
+
+
+def test_defaults_are_the_papers():
+    paper = leaves(load("pretrain"))
     for group, config in (("task", VideoClipPretrainingConfig), ("model", FairseqVideoClipConfig)):
         defaults = leaves(OmegaConf.to_container(OmegaConf.structured(config), resolve=False, enum_to_str=True))
         for key, value in defaults.items():
@@ -174,7 +213,7 @@ def test_defaults_are_the_papers():
         ("coin", 8, 1, "frame_cross_entropy", None),
     ],
 )
-def test_the_originals_fine_tuning(name, epochs, batch, criterion, direction):
+def test_the_originals_fine_tuning(name, epochs, batch, criterion, direction, composed):
     cfg = composed(f"finetune_{name}")
     assert (cfg.task.benchmark, cfg.optimization.max_epoch, cfg.dataset.batch_size) == (name, epochs, batch)
     assert (cfg.criterion._name, cfg.criterion.get("direction")) == (criterion, direction)
@@ -182,7 +221,7 @@ def test_the_originals_fine_tuning(name, epochs, batch, criterion, direction):
     assert (cfg.optimizer._name, cfg.optimizer.weight_decay, list(cfg.optimization.update_freq)) == ("adam", 0.0, [1])
 
 
-def test_the_papers_recipe():
+def test_the_papers_recipe(composed):
     cfg = composed("pretrain")
     assert cfg.task.videos_per_batch * cfg.task.clips_per_video == 512
     assert (cfg.optimization.lr[0], cfg.optimization.clip_norm, cfg.optimization.max_epoch) == (5e-5, 2.0, 25)
