@@ -39,7 +39,7 @@ setup(
         "fairseq": ["ve-fairseq>=0.12.3"],
         "cpu": ["faiss-cpu>=1.10"],
         "gpu": ["faiss-gpu>=1.15"],
-        "prepare": ["av>=14", "ijson>=3.3"],  # features and captions from raw videos
+        "prepare": ["av>=14", "ijson>=3.3", "pysubs2>=1.8"],  # features and captions from raw videos
         "ray": ["ray>=2.40"],
         "tensorboard": ["tensorboardX"],
         "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit", "scipy", "ray>=2.40", "scikit-video"],
