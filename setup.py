@@ -24,6 +24,7 @@ setup(
         "sentencepiece>=0.2",
         "protobuf",  # transformers reads SentencePiece models with it
         "tqdm",
+        "msgspec>=0.19",  # the shapes of annotation and results files
         "tabulate",
         "bitarray",
         "cffi",

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from mmpt_plugin.evaluation.bootstrap import VideoSums, intervals
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 
 Scores = Mapping[str, np.ndarray]
@@ -78,14 +80,20 @@ class Evaluation:
         baselines: name -> numbers with the same keys as `metrics` (always `chance`).
         original: metrics as the original computes them, where that differs from ours.
         queries: number of queries, videos or frames-bearing videos that the metrics average over.
-        intervals: metric -> (low, high), the bootstrap 95% interval of a headline metric.
+        sums: what the headline metrics add up from, video by video; gives their intervals (bootstrap.py) and makes two
+            checkpoints comparable.
     """
 
     metrics: dict
     baselines: dict[str, dict]
     original: dict
     queries: int
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    sums: VideoSums
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Metric -> (low, high), the bootstrap 95% interval over videos."""
+        return intervals(self.sums)
 
 
 class Benchmark(ABC):
@@ -95,10 +103,11 @@ class Benchmark(ABC):
     folder: ClassVar[str]  # its place in the data folder
     paper: ClassVar[dict]  # the paper's zero-shot numbers, same keys as `Evaluation.metrics`, fractions
     paper_fine_tuned: ClassVar[dict] = {}  # and its fine-tuned ones, where it has such
-    expected: ClassVar[int]  # size of the official test set
+    official_items: ClassVar[int]  # how many items the official test file holds
+    paper_items: ClassVar[int | None] = None  # how many the paper's numbers are on, where that is another number
 
     features: FeatureFolder  # where the windows' rows are read
-    found: int  # how many of the expected items have features
+    found: int  # how many items of the test file have features
     missing: list[str]  # ids without a feature file
 
     @abstractmethod

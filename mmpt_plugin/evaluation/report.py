@@ -7,14 +7,18 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import numpy as np
 from tabulate import tabulate
 
 from mmpt_plugin.evaluation.benchmark import Benchmark, Evaluation, Scores
+from mmpt_plugin.evaluation.bootstrap import VideoSums
 
-NOT_FRACTIONS = ("median_rank",)  # shown as they are, everything else in percent
+NOT_FRACTIONS = ("median_rank", "mean_rank")  # shown as they are, everything else in percent
+INTERVALS = "intervals: 95%, bootstrap over videos in the gallery as it is"
 
 
 def results_json(
@@ -40,7 +44,8 @@ def results_json(
             "original": evaluation.original,
             "paper": benchmark.paper,
             "counts": {
-                "expected": benchmark.expected,
+                "expected": benchmark.official_items,
+                "paper": benchmark.paper_items or benchmark.official_items,
                 "found": benchmark.found,
                 "missing": benchmark.missing,
                 "queries": evaluation.queries,
@@ -52,14 +57,19 @@ def results_json(
     )
 
 
-def write_results(folder: Path, name: str, results: Mapping[str, Any], scores: Scores) -> Path:
+def write_results(
+    folder: Path, benchmark: Benchmark, evaluation: Evaluation, results: Mapping[str, Any], scores: Scores
+) -> Path:
     """Writes `<name>_scores.npz` and `<name>.json`, each whole or not at all.
 
-    Both are written aside first; the JSON file is renamed last, so where it stands the scores beside it are its own.
+    The scores file holds the scores, what their rows and columns stand for (`Benchmark.describe`) and the sums by video that
+    the metrics come from (`VideoSums.arrays`). The JSON file is renamed last, so where it stands the scores beside it are its
+    own.
 
     Args:
         folder: made if it does not exist.
-        name: the benchmark.
+        benchmark: what was evaluated.
+        evaluation: its numbers.
         results: as from `results_json`.
         scores: arrays of any shape, of numbers or text.
 
@@ -70,24 +80,52 @@ def write_results(folder: Path, name: str, results: Mapping[str, Any], scores: S
         ValueError: if an array holds Python objects (it would have to be pickled).
         OSError: if the folder cannot be made or written.
     """
-    objects = [key for key, array in scores.items() if np.asarray(array).dtype.hasobject]
+    arrays = {**scores, **benchmark.describe(), **evaluation.sums.arrays()}
+    objects = [key for key, array in arrays.items() if np.asarray(array).dtype.hasobject]
     if objects:
         raise ValueError(f"scores {objects} hold Python objects; save arrays of numbers or text")
     text = json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    targets = folder / f"{name}_scores.npz", folder / f"{name}.json"
-    aside = [target.with_name(f"{target.name}.partial") for target in targets]
-    try:
-        with aside[0].open("wb") as file:
-            np.savez(file, allow_pickle=False, **scores)
-        aside[1].write_text(text, encoding="utf-8")
-        targets[1].unlink(missing_ok=True)  # never an old result beside new scores
-        for written, target in zip(aside, targets, strict=True):
-            os.replace(written, target)
-    finally:
-        for path in aside:
-            path.unlink(missing_ok=True)
-    return targets[1]
+    target = folder / f"{benchmark.name}.json"
+    with TemporaryDirectory(prefix=f".{benchmark.name}.", suffix=".partial", dir=folder) as aside:
+        np.savez(scores_file(Path(aside) / target.name), allow_pickle=False, **arrays)
+        (Path(aside) / target.name).write_text(text, encoding="utf-8")
+        target.unlink(missing_ok=True)  # never an old result beside new scores
+        for written in (scores_file(Path(aside) / target.name), Path(aside) / target.name):
+            os.replace(written, folder / written.name)
+    return target
+
+
+def scores_file(results: Path) -> Path:
+    """The scores beside a results file."""
+    return results.with_name(f"{results.stem}_scores.npz")
+
+
+class Counts(msgspec.Struct):
+    """How many items an evaluation had, as a results file says it."""
+
+    expected: int
+    found: int
+    missing: list[str]
+    queries: int
+    paper: int | None = None
+
+
+Number = float | None
+Numbers = dict[str, Number | dict[str, Number]]
+
+
+class ResultsFile(msgspec.Struct):
+    """The parts of a results file that its readers use (docs/data.md)."""
+
+    benchmark: str
+    metrics: Numbers
+    baselines: dict[str, Numbers]
+    paper: Numbers
+    counts: Counts
+    checkpoint: dict[str, Any]
+    original: Numbers = {}
+    intervals: dict[str, tuple[Number, Number]] = {}
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -98,12 +136,42 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not a results file: {error}") from error
-    needed = {"benchmark", "metrics", "baselines", "paper", "counts", "checkpoint"}
-    if not isinstance(results, dict) or not needed <= results.keys():
-        raise ValueError(f"{path} is not a results file: it needs the keys {sorted(needed)}")
+        msgspec.convert(results, ResultsFile)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a results file that an evaluation wrote: {error}") from error
     return results
+
+
+def read_scores(results: Path) -> dict[str, np.ndarray]:
+    """The arrays beside a results file: scores, what they stand for, and sums by video (see `write_results`).
+
+    Args:
+        results: the JSON file.
+
+    Raises:
+        FileNotFoundError: if there is no `<name>_scores.npz` beside it.
+        ValueError: if that is no whole file of arrays.
+    """
+    path = scores_file(results)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found: it belongs beside {results.name}; evaluate again")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # a damaged archive raises nearly anything
+        raise ValueError(f"{path} is not a whole scores file ({error}): evaluate again") from error
+
+
+def read_sums(results: Path) -> VideoSums:
+    """What the metrics of a results file add up from, video by video.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_scores`; if the sums are not among the arrays.
+    """
+    try:
+        return VideoSums.from_arrays(read_scores(results))
+    except KeyError as error:
+        raise ValueError(f"{scores_file(results)} holds no sums by video ({error}): evaluate again") from error
 
 
 def table_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -134,12 +202,17 @@ def format_table(results: Mapping[str, Any]) -> str:
     rows = table_rows(results)
     columns = [column for column in rows[0] if any(row[column] for row in rows)] if rows else []
     counts = results["counts"]
-    head = (
-        f"{results['benchmark']}: {counts['found']} of {counts['expected']} official items, {counts['queries']} queries"
-    )
-    if counts["found"] != counts["expected"]:
+    head = f"{results['benchmark']}: {found_items(counts)}, {counts['queries']} queries"
+    if counts["found"] not in (counts["expected"], counts.get("paper")):
         head += " (another set than the paper's: not comparable with its numbers)"
-    return f"{head}; percent, ranks as they are\n\n{markdown_table(rows, columns)}"
+    return f"{head}; percent, ranks as they are; {INTERVALS}\n\n{markdown_table(rows, columns)}"
+
+
+def found_items(counts: Mapping[str, Any]) -> str:
+    """How many items were found, of how many; and how many the paper had, where it had others."""
+    paper = counts.get("paper", counts["expected"])
+    note = f" (the paper's numbers are on {paper})" if paper not in (None, counts["expected"]) else ""
+    return f"{counts['found']} of {counts['expected']} official items{note}"
 
 
 def markdown_table(rows: list[dict[str, str]], columns: list[str]) -> str:
@@ -162,6 +235,11 @@ def _shown(metric: str, value: Any) -> str:
         shown = [_shown(metric, end) for end in value]
         return " - ".join(shown) if all(shown) else ""
     return f"{value:.1f}" if metric.rpartition("/")[2] in NOT_FRACTIONS else f"{100 * value:.1f}"
+
+
+def shown_difference(metric: str, value: float) -> str:
+    """A difference of two values of a metric, with its sign; fractions in percent points."""
+    return f"{value:+.1f}" if metric.rpartition("/")[2] in NOT_FRACTIONS else f"{100 * value:+.1f}"
 
 
 def _plain(value: Any) -> Any:

@@ -41,7 +41,7 @@ def silence(record: logging.LogRecord) -> bool:
     return False
 
 
-LOGGERS_AFTER_RESULTS = ("fairseq_cli.train", "train", "test")
+LOGGERS_AFTER_RESULTS = ("fairseq_cli.train", "fairseq.logging.progress_bar")  # the latter logs under other names
 
 
 @dataclass
@@ -184,8 +184,7 @@ class VideoClipZeroShotTask(VideoClipTask):
         if self.fine_tuned_on:
             results["checkpoint"]["fine_tuned_on"] = self.fine_tuned_on
             results["paper"] = self.benchmark.paper_fine_tuned if self.fine_tuned_on == self.benchmark.name else {}
-        described = {**scores, **self.benchmark.describe()}
-        path = write_results(Path(self.cfg.results_path), self.benchmark.name, results, described)
+        path = write_results(Path(self.cfg.results_path), self.benchmark, evaluation, results, scores)
         logger.info(f"results in {path}\n{format_table(results)}")
 
     def max_positions(self) -> None:

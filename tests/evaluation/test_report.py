@@ -1,19 +1,31 @@
 """The results file and its table."""
 
+import json
 import math
+import os
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from mmpt_plugin.evaluation.benchmark import Benchmark, Evaluation
-from mmpt_plugin.evaluation.report import format_table, read_results, results_json, table_rows, write_results
+from mmpt_plugin.evaluation.bootstrap import VideoSums
+from mmpt_plugin.evaluation.report import (
+    format_table,
+    read_results,
+    read_scores,
+    read_sums,
+    results_json,
+    table_rows,
+    write_results,
+)
 
 
 class MadeUp(Benchmark):
     name = "made_up"
     paper: ClassVar = {"accuracy": 0.5}
-    expected = 10
+    official_items = 10
+    paper_items = 12
     found = 9
     missing: ClassVar = ["v1"]
 
@@ -29,13 +41,16 @@ class MadeUp(Benchmark):
     def evaluate(self, scores):
         raise NotImplementedError
 
+    def describe(self):
+        return {"texts": np.array(["cut", "stir"])}
+
 
 EVALUATION = Evaluation(
     metrics={"accuracy": np.float64(0.625), "median_rank": 3.0, "calibrated": {"accuracy": 0.75}},
     baselines={"chance": {"accuracy": 0.2, "median_rank": 5.5}, "all_background": {"accuracy": math.nan}},
     original={"accuracy": 0.6},
     queries=8,
-    intervals={"accuracy": (0.5, 0.75), "median_rank": (math.nan, math.nan)},
+    sums=VideoSums.of(["v0", "v2"], {"accuracy": ([1, 3], [2, 4]), "edit": (0, 0)}),
 )
 
 
@@ -51,50 +66,112 @@ def test_the_results_hold_the_promised_parts(results):
         "baselines": {"chance": {"accuracy": 0.2, "median_rank": 5.5}, "all_background": {"accuracy": None}},
         "original": {"accuracy": 0.6},
         "paper": {"accuracy": 0.5},
-        "counts": {"expected": 10, "found": 9, "missing": ["v1"], "queries": 8},
-        "intervals": {"accuracy": [0.5, 0.75], "median_rank": [None, None]},
+        "counts": {"expected": 10, "paper": 12, "found": 9, "missing": ["v1"], "queries": 8},
+        "intervals": {"accuracy": [0.5, 0.75], "edit": [None, None]},
         "checkpoint": {"path": "a.pt", "sha256": "ff"},
         "config": {"seed": 1},
     }
 
 
+def write(folder, results, scores):
+    return write_results(folder, MadeUp(), EVALUATION, results, scores)
+
+
 def test_results_and_scores_are_written_and_read(tmp_path, results):
     scores = {"similarities": np.eye(3, dtype=np.float32), "video_ids": np.array(["-a", "b_c"])}
-    path = write_results(tmp_path / "new" / "folder", "made_up", results, scores)
+    path = write(tmp_path / "new" / "folder", results, scores)
     assert read_results(path) == results
-    with np.load(path.with_name("made_up_scores.npz"), allow_pickle=False) as saved:
-        assert saved["similarities"].dtype == np.float32 and saved["video_ids"].tolist() == ["-a", "b_c"]
+    saved = read_scores(path)
+    assert saved["similarities"].dtype == np.float32 and saved["video_ids"].tolist() == ["-a", "b_c"]
+    assert saved["texts"].tolist() == ["cut", "stir"]
+    assert read_sums(path).metrics()["accuracy"] == 4 / 6
     assert sorted(file.name for file in path.parent.iterdir()) == ["made_up.json", "made_up_scores.npz"]
 
 
 def test_a_failed_write_leaves_the_old_pair_alone(tmp_path, results):
-    write_results(tmp_path, "made_up", results, {"a": np.zeros(2)})
+    write(tmp_path, results, {"a": np.zeros(2)})
     with pytest.raises(ValueError, match=r"\['b'\] hold Python objects"):
-        write_results(tmp_path, "made_up", results, {"b": np.array([{}])})
+        write(tmp_path, results, {"b": np.array([{}])})
     with pytest.raises(ValueError, match="JSON"):
-        write_results(tmp_path, "made_up", {"x": math.inf}, {"b": np.zeros(2)})
+        write(tmp_path, {"x": math.inf}, {"b": np.zeros(2)})
     assert read_results(tmp_path / "made_up.json") == results
-    with np.load(tmp_path / "made_up_scores.npz") as saved:
-        assert saved.files == ["a"]
+    assert "a" in read_scores(tmp_path / "made_up.json")
 
 
 def test_a_crash_while_writing_leaves_nothing_that_looks_whole(tmp_path, results, monkeypatch):
     def crash(file, **arrays):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(np, "savez", crash)
     with pytest.raises(OSError, match="disk full"):
-        write_results(tmp_path, "made_up", results, {"a": np.zeros(2)})
+        write(tmp_path, results, {"a": np.zeros(2)})
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"benchmark": "x"}'])
-def test_other_files_are_no_results(tmp_path, content):
+def test_two_evaluations_into_one_folder_end_with_a_whole_pair(tmp_path, results, monkeypatch):
+    """The second writes while the first is about to rename its files."""
+    replace, inner = os.replace, []
+
+    def interrupted(source, target):
+        if not inner:
+            inner.append(True)
+            write(tmp_path, {**results, "config": {"seed": 2}}, {"a": np.ones(2)})
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    write(tmp_path, results, {"a": np.zeros(2)})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["made_up.json", "made_up_scores.npz"]
+    assert read_results(tmp_path / "made_up.json") == results and not read_scores(tmp_path / "made_up.json")["a"].any()
+
+
+WHOLE = {
+    "benchmark": "x",
+    "metrics": {"R@1": 0.5, "calibrated": {"R@1": None}},
+    "baselines": {"chance": {"R@1": 0.1}},
+    "paper": {},
+    "counts": {"expected": 1, "found": 1, "missing": [], "queries": 1},
+    "checkpoint": {"path": "a.pt"},
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "Expected `object`, got `array`"),
+        ('{"benchmark": "x"}', "missing required field `metrics`"),
+        ({"metrics": {"R@1": "high"}}, r"got `str` - at `\$\.metrics"),
+        ({"metrics": {"a": {"b": {"c": 1}}}}, r"\$\.metrics"),
+        ({"baselines": {"chance": 0.1}}, r"\$\.baselines"),
+        ({"counts": {"expected": 1}}, r"missing required field `found` - at `\$\.counts`"),
+        ({"counts": {**WHOLE["counts"], "missing": [1]}}, r"\$\.counts\.missing"),
+        ({"intervals": {"R@1": [0.1]}}, r"\$\.intervals"),
+        ({"checkpoint": "a.pt"}, r"\$\.checkpoint"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_other_files_are_no_results(tmp_path, content, message):
     path = tmp_path / "x.json"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=r"x\.json is not a results file"):
+    path.write_text(json.dumps(WHOLE))
+    read_results(path)
+    path.write_text(json.dumps(WHOLE | content) if isinstance(content, dict) else content)
+    with pytest.raises(ValueError, match=rf"x\.json is not a results file.*{message}"):
         read_results(path)
+
+
+def test_scores_that_are_missing_damaged_or_of_an_older_version(tmp_path, results):
+    path = write(tmp_path, results, {"a": np.zeros(2)})
+    scores = tmp_path / "made_up_scores.npz"
+    scores.write_bytes(scores.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"made_up_scores\.npz is not a whole scores file"):
+        read_scores(path)
+    np.savez(scores, a=np.zeros(2))
+    with pytest.raises(ValueError, match=r"made_up_scores\.npz holds no sums by video"):
+        read_sums(path)
+    scores.unlink()
+    with pytest.raises(FileNotFoundError, match=r"made_up_scores\.npz not found"):
+        read_scores(path)
 
 
 def test_the_table_by_hand(results):
@@ -114,9 +191,11 @@ def test_the_table_by_hand(results):
 
 def test_the_printed_table_names_the_counts_and_drops_empty_columns(results):
     table = format_table(results)
-    assert "made_up: 9 of 10 official items, 8 queries" in table and "not comparable" in table
+    assert "made_up: 9 of 10 official items (the paper's numbers are on 12), 8 queries" in table
+    assert "not comparable" in table and "bootstrap over videos in the gallery as it is" in table
     assert "all background" not in table and "| accuracy " in table
-    assert "not comparable" not in format_table({**results, "counts": {**results["counts"], "found": 10}})
+    for found in (10, 12):
+        assert "not comparable" not in format_table({**results, "counts": {**results["counts"], "found": found}})
 
 
 def test_chance_and_best_possible_stand_last(results):

@@ -19,7 +19,7 @@ import numpy as np
 from mmpt_plugin.evaluation.annotation_files import malformed, read_json
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
 from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct, require_official_split, warn_if_incomplete
-from mmpt_plugin.evaluation.bootstrap import percentile_interval, resample
+from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.metrics import edit_scores, segment_matches
 from mmpt_plugin.evaluation.windows import merge_by_video, warn_of_cut_segments, windows_of_videos
@@ -223,15 +223,19 @@ def segmentation_counts(predicted: Sequence[np.ndarray], target: Sequence[np.nda
 def summarize_counts(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics from (..., 15) sums over videos of `segmentation_counts`; NaN where nothing was counted."""
     with np.errstate(invalid="ignore"):
-        metrics = {
-            "frame_accuracy": counts[..., 0] / counts[..., 1],
-            "foreground_accuracy": counts[..., 2] / counts[..., 3],
-            "edit": counts[..., 4] / counts[..., 5],
-        }
-        for column, overlap in zip((6, 9, 12), (10, 25, 50)):
-            hits, predicted, true = (counts[..., column + i] for i in range(3))
-            metrics[f"F1@{overlap}"] = 2 * hits / (predicted + true)
-    return metrics
+        return {name: above / below for name, (above, below) in count_ratios(counts).items()}
+
+
+def count_ratios(counts: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Numerator and denominator of each metric, from (..., 15) counts of videos or their sums."""
+    ratios = {
+        "frame_accuracy": (counts[..., 0], counts[..., 1]),
+        "foreground_accuracy": (counts[..., 2], counts[..., 3]),
+        "edit": (counts[..., 4], counts[..., 5]),
+    }
+    for column, overlap in zip((6, 9, 12), (10, 25, 50)):
+        ratios[f"F1@{overlap}"] = (2 * counts[..., column], counts[..., column + 1] + counts[..., column + 2])
+    return ratios
 
 
 class Coin(Benchmark):
@@ -264,7 +268,7 @@ class Coin(Benchmark):
     folder: ClassVar[str] = "coin"
     paper: ClassVar[dict] = {"frame_accuracy": 0.589}
     paper_fine_tuned: ClassVar[dict] = {"frame_accuracy": 0.687}
-    expected: ClassVar[int] = 2797
+    official_items: ClassVar[int] = 2797
 
     def __init__(
         self,
@@ -285,7 +289,7 @@ class Coin(Benchmark):
         self.features = FeatureFolder(features or Path(data) / "coin" / "features", feature_size)
         present, self.missing = self.features.require(testing, on_missing)
         self.found = len(present)
-        warn_if_incomplete(self.name, self.found, self.expected)
+        warn_if_incomplete(self)
         self.videos = [testing[video_id] for video_id in present]
         self.labels = list(texts.values())
         self.class_of = {label_id: position for position, label_id in enumerate(texts, start=1)}
@@ -395,13 +399,6 @@ class Coin(Benchmark):
             }
         frames, wrong = len(logits), len(logits) - rules[""][:, 0].sum()
         rng = np.random.default_rng(0)
-        draws = resample(len(targets), rng)
-        weights = np.stack([np.bincount(draw, minlength=len(targets)) for draw in draws])  # (resamples, videos)
-        intervals = {
-            prefix + name: percentile_interval(values)
-            for prefix, counts in rules.items()
-            for name, values in summarize_counts(weights @ counts).items()
-        }
         classes = len(self.labels) + 1
         chance = metrics_of(count(rng.integers(classes, size=frames)))
         chance |= {"frame_accuracy": 1 / classes, "foreground_accuracy": 1 / classes}
@@ -416,5 +413,12 @@ class Coin(Benchmark):
             baselines=baselines,
             original={"frame_accuracy": float(1 - wrong / frames)},  # the same share, rounded as there
             queries=len(targets),
-            intervals=intervals,
+            sums=VideoSums.of(
+                [video.video_id for video, seconds in zip(self.videos, lengths) if seconds],
+                {
+                    prefix + name: pair
+                    for prefix, counts in rules.items()
+                    for name, pair in count_ratios(counts).items()
+                },
+            ),
         )

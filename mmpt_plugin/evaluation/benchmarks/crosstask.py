@@ -20,7 +20,7 @@ import numpy as np
 from mmpt_plugin.evaluation.annotation_files import malformed, require_file
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
 from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct, warn_if_incomplete
-from mmpt_plugin.evaluation.bootstrap import percentile_interval, resample
+from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.metrics import best_monotonic_assignment, original_monotonic_assignment, step_counts
 from mmpt_plugin.evaluation.windows import merge_by_video, warn_of_cut_segments, windows_of_videos
@@ -291,18 +291,6 @@ def summarize_recall(counts: np.ndarray, tasks: Sequence[str]) -> dict:
     return {"recall": float(np.mean(list(per_task.values()))) if per_task else math.nan, "recall_per_task": per_task}
 
 
-def recall_interval(counts: np.ndarray, tasks: Sequence[str], rng: np.random.Generator) -> tuple[float, float]:
-    """Bootstrap interval of the mean recall: videos resampled within each task, so that all tasks stay. See above."""
-    task_of = np.asarray(tasks)
-    total, defined = np.zeros(1), np.zeros(1)
-    for task in dict.fromkeys(tasks):
-        own = counts[task_of == task]
-        hits, present = own[resample(len(own), rng)].sum(axis=1).T  # (resamples,) each
-        total = total + np.where(present > 0, hits / np.maximum(present, 1), 0)
-        defined = defined + (present > 0)
-    return percentile_interval(np.where(defined > 0, total / np.maximum(defined, 1), np.nan))
-
-
 class CrossTask(Benchmark):
     """Step localisation on CrossTask's test videos.
 
@@ -330,7 +318,8 @@ class CrossTask(Benchmark):
     folder: ClassVar[str] = "crosstask"
     paper: ClassVar[dict] = {"recall": 0.339}
     paper_fine_tuned: ClassVar[dict] = {"recall": 0.473}
-    expected: ClassVar[int] = 1690
+    official_items: ClassVar[int] = 1850  # 2,750 annotated, less 360 for validation and 18 x 30 for training
+    paper_items: ClassVar[int | None] = 1690  # those that the authors had features for
 
     def __init__(
         self,
@@ -356,7 +345,7 @@ class CrossTask(Benchmark):
         self.seconds = {video: self.features.seconds(video) for video in present}
         self.videos = [(tasks[task], video) for task, video in test if video in self.seconds]
         self.found = len(self.videos)
-        warn_if_incomplete(self.name, self.found, self.expected)
+        warn_if_incomplete(self)
         self.intervals = [
             read_step_intervals(release / "annotations" / f"{task.task_id}_{video}.csv", len(task.steps))
             for task, video in self.videos
@@ -455,7 +444,9 @@ class CrossTask(Benchmark):
             },
             original=summarize_recall(step_counts(original, truths), tasks),
             queries=len(self.videos),
-            intervals={"recall": recall_interval(counts, tasks, np.random.default_rng(0))},
+            sums=VideoSums.of(
+                [video for _, video in self.videos], {"recall": (counts[:, 0], counts[:, 1])}, groups=tasks
+            ),
         )
 
 

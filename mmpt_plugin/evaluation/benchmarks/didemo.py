@@ -30,7 +30,7 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     require_official_split,
     warn_if_incomplete,
 )
-from mmpt_plugin.evaluation.bootstrap import percentile_interval, resample
+from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.metrics import Segment, moment_scores, segment_iou
 
@@ -188,7 +188,7 @@ class DidemoMoment(Benchmark):
     name: ClassVar[str] = "didemo_moment"
     folder: ClassVar[str] = "didemo"
     paper: ClassVar[dict] = {"R@1": 0.166, "R@5": 0.469}
-    expected: ClassVar[int] = 4021
+    official_items: ClassVar[int] = 4021
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ class DidemoMoment(Benchmark):
             path, data, features, feature_size, on_missing
         )
         self.found = len(self.queries)
-        warn_if_incomplete(self.name, self.found, self.expected)
+        warn_if_incomplete(self)
         self._windows, self._video_index = distinct(
             first_window(self.features, query.video_id) for query in self.queries
         )
@@ -277,7 +277,6 @@ class DidemoMoment(Benchmark):
         unranked = int(np.isnan(ranks).sum())
         if unranked:
             logger.warning("%s: %d queries have no annotated moment within their video: misses", self.name, unranked)
-        draws = resample(len(ranks), np.random.default_rng(0))
         baselines = {}
         if self.prior is not None:
             everywhere = np.ones_like(valid)
@@ -289,20 +288,20 @@ class DidemoMoment(Benchmark):
             baselines=baselines,
             original={},
             queries=len(self.queries),
-            intervals={name: percentile_interval(v) for name, v in _summarize(ranks[draws], ious[draws]).items()},
+            sums=VideoSums.of(
+                [query.video_id for query in self.queries],
+                {"R@1": (ranks <= 1, 1), "R@5": (ranks <= 5, 1), "mIoU": (ious, 1)},
+            ),
         )
-
-    def _localize(self, scores: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        moments = [query.moments for query in self.queries]
-        return moment_scores([rank_segments(*row) for row in zip(scores, valid, moments)], moments)
 
 
 class DidemoRetrieval(TextToVideoRetrieval):
     """Video-paragraph retrieval: all sentences of a video, joined in file order, should find it among all videos.
 
     Not in the original. The usual protocol on DiDeMo, e.g. Liu et al., "Use What You Have", BMVC 2019
-    (arXiv:1907.13487). The gallery is the videos that test_data.json names; `expected` is the 1,004 that papers with
-    this protocol commonly use. The model reads the first 61 word pieces and the first 32 seconds.
+    (arXiv:1907.13487). The gallery is the 1,037 videos that test_data.json names; papers with this
+    protocol mostly use the 1,004 of them whose names end in a usual extension. The model reads the
+    first 61 word pieces and the first 32 seconds.
 
     Args:
         data: data folder; the files are looked for in didemo/.
@@ -319,7 +318,7 @@ class DidemoRetrieval(TextToVideoRetrieval):
     name: ClassVar[str] = "didemo_retrieval"
     folder: ClassVar[str] = "didemo"
     paper: ClassVar[dict] = {}
-    expected: ClassVar[int] = 1004
+    official_items: ClassVar[int] = 1037
 
     def __init__(
         self,
@@ -338,7 +337,7 @@ class DidemoRetrieval(TextToVideoRetrieval):
         for query in queries:
             paragraphs.setdefault(query.video_id, []).append(query.description)
         self.found = len(paragraphs)
-        warn_if_incomplete(self.name, self.found, self.expected)
+        warn_if_incomplete(self)
         self._set_pairs(
             [" ".join(sentences) for sentences in paragraphs.values()],
             [first_window(self.features, video_id) for video_id in paragraphs],

@@ -107,7 +107,7 @@ class Msrvtt(TextToVideoRetrieval):
     folder: ClassVar[str] = "msrvtt"
     paper: ClassVar[dict] = {"R@1": 0.104, "R@5": 0.222, "R@10": 0.300}
     paper_fine_tuned: ClassVar[dict] = {"R@1": 0.309, "R@5": 0.554, "R@10": 0.668}
-    expected: ClassVar[int] = 1000
+    official_items: ClassVar[int] = 1000
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Msrvtt(TextToVideoRetrieval):
         available = set(present)
         self.queries = [query for query in queries if query.video_id in available]
         self.found = len(self.queries)
-        warn_if_incomplete(self.name, self.found, self.expected)
+        warn_if_incomplete(self)
         self._set_pairs(
             [query.sentence for query in self.queries],
             [first_window(self.features, query.video_id) for query in self.queries],

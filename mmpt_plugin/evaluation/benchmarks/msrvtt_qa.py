@@ -21,7 +21,7 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     require_official_split,
     warn_if_incomplete,
 )
-from mmpt_plugin.evaluation.bootstrap import percentile_interval, resample
+from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 
 TEST_FILE = "MSR_MC_test.csv"
@@ -83,7 +83,7 @@ class MsrvttQa(Benchmark):
     folder: ClassVar[str] = "msrvtt"
     paper: ClassVar[dict] = {"accuracy": 0.739}
     paper_fine_tuned: ClassVar[dict] = {"accuracy": 0.921}
-    expected: ClassVar[int] = 2990
+    official_items: ClassVar[int] = 2990
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class MsrvttQa(Benchmark):
         available = set(present)
         self.questions = [question for question in questions if question.video_id in available]
         self.found = len(self.questions)
-        warn_if_incomplete(self.name, self.found, self.expected)
+        warn_if_incomplete(self)
         self._windows, self._video_index = distinct(first_window(self.features, q.video_id) for q in self.questions)
         self._texts, text_index = distinct(option for question in self.questions for option in question.options)
         self._text_index = text_index.reshape(len(self.questions), len(OPTIONS))
@@ -136,24 +136,23 @@ class MsrvttQa(Benchmark):
         """Accuracy from `scores` (questions, 5) alone.
 
         Raises:
-            ValueError: if the array does not fit the annotations or holds NaN.
+            ValueError: if the array does not fit the annotations or is not finite.
         """
         similarities = scores["scores"]
-        if similarities.shape != self._text_index.shape or np.isnan(similarities).any():
+        if similarities.shape != self._text_index.shape or not np.isfinite(similarities).all():
             raise ValueError(
                 f"{self.name}: scores of shape {similarities.shape} do not fit the annotations' "
-                f"{self._text_index.shape} options, or hold NaN (look for a diverged checkpoint)"
+                f"{self._text_index.shape} options, or hold NaN or infinite values (look for a diverged checkpoint)"
             )
         rows = np.arange(len(self._answers))
         right = self._text_index == self._text_index[rows, self._answers][:, None]  # (N, 5)
         best_right = np.where(right, similarities, -np.inf).max(axis=1)
         best_wrong = np.where(right, -np.inf, similarities).max(axis=1)
         correct = best_right > best_wrong
-        resampled = correct[resample(len(correct), np.random.default_rng(0))].mean(axis=1)
         return Evaluation(
             metrics={"accuracy": float(correct.mean())},
             baselines={"chance": {"accuracy": float(right.mean())}},
             original={"accuracy": float((similarities.argmax(axis=1) == self._answers).mean())},
             queries=len(correct),
-            intervals={"accuracy": percentile_interval(resampled)},
+            sums=VideoSums.of([question.video_id for question in self.questions], {"accuracy": (correct, 1)}),
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores, Window
-from mmpt_plugin.evaluation.bootstrap import percentile_interval, resample
+from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.metrics import (
     chance_retrieval_metrics,
@@ -48,15 +48,16 @@ def require_official_split(name: str, split: str) -> None:
         raise ValueError(f"task.split is {split!r}, but {name} has one test set only; allowed: 'official'")
 
 
-def warn_if_incomplete(name: str, found: int, expected: int) -> None:
+def warn_if_incomplete(benchmark: Benchmark) -> None:
     """Says aloud that numbers on another number of items do not compare with published ones."""
-    if found != expected:
+    if benchmark.found not in (benchmark.official_items, benchmark.paper_items):
         logger.warning(
-            "%s: %d items found, the official test set has %d. Numbers on another set are not comparable with the "
+            "%s: %d items found, the official test set has %d%s. Numbers on another set are not comparable with the "
             "paper's",
-            name,
-            found,
-            expected,
+            benchmark.name,
+            benchmark.found,
+            benchmark.official_items,
+            f" and the paper's numbers are on {benchmark.paper_items} of them" if benchmark.paper_items else "",
         )
 
 
@@ -113,10 +114,13 @@ class TextToVideoRetrieval(Benchmark):
         }
 
     def evaluate(self, scores: Scores) -> Evaluation:
-        """Metrics from `similarities` (queries, queries) alone.
+        """Metrics from `similarities` (queries, queries) alone; those of the other direction are `video_to_text`.
+
+        There each distinct stretch of video looks for its sentence among all distinct sentences; where it has several,
+        the best of them counts. What resembles it as much as its own sentence ranks before it.
 
         Raises:
-            ValueError: if the matrix does not fit the annotations or holds NaN.
+            ValueError: if the matrix does not fit the annotations or is not finite.
         """
         similarities = scores["similarities"]
         queries = len(self.sentences)
@@ -124,12 +128,67 @@ class TextToVideoRetrieval(Benchmark):
             raise ValueError(
                 f"{self.name}: similarities of shape {similarities.shape} do not fit the annotations' {queries} pairs"
             )
-        query_ranks = ranks(similarities)
-        resampled = summarize_ranks(query_ranks[resample(queries, np.random.default_rng(0))])
+        if not np.isfinite(similarities).all():
+            raise ValueError(f"{self.name}: similarities hold NaN or infinite values: look for a diverged checkpoint")
+        text_index, video_index = distinct(self.sentences)[1], distinct(self.windows)[1]
+        forward, backward = ranks(similarities), ranks_of_videos(similarities, text_index, video_index)
+        stretches = [self.windows[first].video_id for first in np.unique(video_index, return_index=True)[1]]
+        none = np.zeros(len(stretches)), np.zeros(queries)
+        sums = VideoSums.of(
+            [*(window.video_id for window in self.windows), *stretches],
+            {
+                **{
+                    name: (np.append(of_rank(forward), none[0]), np.append(np.ones(queries), none[0]))
+                    for name, of_rank in RANK_MEANS.items()
+                },
+                **{
+                    f"video_to_text/{name}": (np.append(none[1], of_rank(backward)), np.append(none[1], none[0] + 1))
+                    for name, of_rank in RANK_MEANS.items()
+                },
+            },
+            ranks=forward,
+        )
+        chance = chance_retrieval_metrics(queries) | {"mean_rank": (queries + 1) / 2}
+        chance_backward = chance_retrieval_metrics(text_index.max() + 1) | {"mean_rank": (text_index.max() + 2) / 2}
         return Evaluation(
-            metrics={name: float(value) for name, value in summarize_ranks(query_ranks).items()},
-            baselines={"chance": chance_retrieval_metrics(queries)},
+            metrics={
+                **_floats(summarize_ranks(forward)),
+                "mean_rank": float(forward.mean()),
+                "video_to_text": _floats(summarize_ranks(backward)) | {"mean_rank": float(backward.mean())},
+            },
+            baselines={"chance": {**chance, "video_to_text": chance_backward}},
             original=original_retrieval_metrics(similarities),
             queries=queries,
-            intervals={name: percentile_interval(values) for name, values in resampled.items()},
+            sums=sums,
         )
+
+
+RANK_MEANS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "R@1": lambda ranked: ranked <= 1,
+    "R@5": lambda ranked: ranked <= 5,
+    "R@10": lambda ranked: ranked <= 10,
+    "mean_rank": lambda ranked: ranked,
+}
+"""Metrics that are means over queries, from their ranks."""
+
+
+def ranks_of_videos(similarities: np.ndarray, text_index: np.ndarray, video_index: np.ndarray) -> np.ndarray:
+    """Rank of the best own sentence of each distinct stretch of video, behind others that score as much.
+
+    Args:
+        similarities: (pairs, pairs), sentence by stretch.
+        text_index, video_index: (pairs,) which distinct sentence and which distinct stretch each pair has.
+
+    Returns:
+        (distinct stretches,) int64, 1 = best.
+    """
+    first_text, first_video = (np.unique(index, return_index=True)[1] for index in (text_index, video_index))
+    scores = similarities[np.ix_(first_text, first_video)]  # (distinct sentences, distinct stretches)
+    own = np.zeros(scores.shape, bool)
+    own[text_index, video_index] = True
+    best = np.where(own, scores, -np.inf).max(axis=0)
+    return ((scores >= best) & ~own).sum(axis=0) + 1
+
+
+def _floats(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}

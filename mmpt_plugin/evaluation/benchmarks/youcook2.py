@@ -136,7 +136,7 @@ def _is_whole(second: object) -> bool:
 
 
 class YouCook2(TextToVideoRetrieval):
-    """Zero-shot text -> clip retrieval over the 3,305 clips of the paper.
+    """Zero-shot text -> clip retrieval over the clips of youcook_val.pkl.
 
     A clip that ends after its features is shorter; one that begins after them is an empty video (counted in the log).
 
@@ -156,7 +156,8 @@ class YouCook2(TextToVideoRetrieval):
     folder: ClassVar[str] = "youcook2"
     paper: ClassVar[dict] = {"R@1": 0.227, "R@5": 0.504, "R@10": 0.631}
     paper_fine_tuned: ClassVar[dict] = {"R@1": 0.322, "R@5": 0.626, "R@10": 0.750}
-    expected: ClassVar[int] = 3305
+    official_items: ClassVar[int] = 3350
+    paper_items: ClassVar[int | None] = 3305  # those that the authors had features for
 
     def __init__(
         self,
@@ -176,7 +177,7 @@ class YouCook2(TextToVideoRetrieval):
         available = set(present)
         self.clips = [clip for clip in clips if clip.video_id in available]
         self.found = len(self.clips)
-        warn_if_incomplete(self.name, self.found, self.expected)
+        warn_if_incomplete(self)
         self._set_pairs(
             [clip.sentence for clip in self.clips],
             [first_window(self.features, clip.video_id, clip.start, clip.end) for clip in self.clips],

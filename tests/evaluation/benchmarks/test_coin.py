@@ -207,7 +207,7 @@ def small(tmp_path: Path) -> Path:
 
 def test_plan_and_scores(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     coin = benchmark(small(tmp_path), on_missing="skip")
-    assert (coin.found, coin.missing, coin.expected) == (3, ["gone"], 2797)
+    assert (coin.found, coin.missing, coin.official_items) == (3, ["gone"], 2797)
     assert "3 items found, the official test set has 2797" in caplog.text
     assert coin.labels == ["stir", "pour", "pour", "fry"]  # ids 10, 20, 30, 99: also from the video without features
     plan = coin.plan()
@@ -256,8 +256,15 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
     assert set(evaluation.intervals) == {k for k in metrics if k != "calibrated"} | {
         f"calibrated/{k}" for k in metrics["calibrated"]
     }
-    low, high = evaluation.intervals["frame_accuracy"]
-    assert 0 <= low <= metrics["frame_accuracy"] <= high <= 1
+    # the intervals resample the two videos that have seconds, and nothing but what the metrics add up from
+    assert evaluation.sums.videos.tolist() == ["-a_1", "one"]
+    flat = {k: v for k, v in metrics.items() if k != "calibrated"}
+    flat |= {f"calibrated/{k}": v for k, v in metrics["calibrated"].items()}
+    assert evaluation.sums.metrics() == pytest.approx(flat)
+    assert evaluation.sums.metrics(np.array([2, 0]))["frame_accuracy"] == 30 / 40
+    assert evaluation.intervals["frame_accuracy"] == (0, 30 / 40)  # "one" twice, or "-a_1" twice
+    assert evaluation.intervals["foreground_accuracy"] == (0, 18 / 28)
+    assert evaluation.intervals["edit"] == (0, 1)
 
 
 def test_chance_is_what_random_scores_get(tmp_path: Path) -> None:

@@ -220,8 +220,12 @@ def test_moment_numbers_by_hand(tmp_path: Path) -> None:
     assert (prior["R@1"], prior["R@5"]) == (0.5, 0.5)
     assert prior["mIoU"] == pytest.approx((1 + 0 + (0.5 + 0) / 2 + 1) / 4)
     assert set(evaluation.baselines["chance"]) == set(evaluation.metrics) == set(evaluation.intervals)
-    low, high = evaluation.intervals["R@5"]
-    assert 0 <= low <= 0.75 <= high <= 1
+    # a.avi has the queries 0 and 2, b.mov 1, empty.avi 3
+    assert evaluation.sums.videos.tolist() == ["a.avi", "b.mov", "empty.avi"]
+    assert evaluation.sums.metrics() == pytest.approx(expected)
+    assert evaluation.sums.metrics(np.array([2, 0, 1])) == pytest.approx({"R@1": 0.8, "R@5": 0.8, "mIoU": 0.6})
+    assert evaluation.intervals["R@1"] == evaluation.intervals["R@5"] == (0, 1)
+    assert evaluation.intervals["mIoU"] == pytest.approx((0, 2.5 / 3))  # empty.avi or b.mov, thrice
 
 
 def test_a_constant_model_earns_nothing(tmp_path: Path) -> None:
@@ -257,14 +261,15 @@ def test_scores_that_do_not_fit_or_are_not_finite_are_refused(tmp_path: Path) ->
 def test_retrieval_joins_a_videos_sentences_in_file_order(tmp_path: Path) -> None:
     folder = write_didemo(tmp_path, QUERIES, {"a.avi": 12, "b.mov": 40, "empty.avi": 0})
     retrieval = DidemoRetrieval(folder, feature_size=WIDTH)
-    assert (retrieval.name, retrieval.expected, retrieval.found) == ("didemo_retrieval", 1004, 3)
+    assert (retrieval.name, retrieval.official_items, retrieval.found) == ("didemo_retrieval", 1037, 3)
     plan = retrieval.plan()
     assert plan.texts == ["a dog a cat", "a cat", "a dog"]
     assert plan.windows == [Window("a.avi", 0, 12), Window("b.mov", 0, 32), Window("empty.avi", 0, 0)]
     assert not plan.per_frame and plan.attend_to_cls
     scores = retrieval.score(Encodings(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)))
     evaluation = retrieval.evaluate(scores)
-    assert evaluation.metrics == {"R@1": 1.0, "R@5": 1.0, "R@10": 1.0, "median_rank": 1.0}
+    perfect = {"R@1": 1.0, "R@5": 1.0, "R@10": 1.0, "median_rank": 1.0, "mean_rank": 1.0}
+    assert evaluation.metrics == {**perfect, "video_to_text": perfect}
     assert evaluation.original == {} and evaluation.queries == 3
 
 

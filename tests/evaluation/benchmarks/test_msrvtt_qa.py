@@ -84,13 +84,19 @@ def test_evaluation_by_hand(benchmark):
     # one, two and one of five options hold the right sentence
     assert evaluation.baselines["chance"]["accuracy"] == pytest.approx(4 / 15)
     assert evaluation.queries == 3
+    # video1 has the questions 0 and 2, one of them right; video2 question 1, right
+    assert evaluation.sums.videos.tolist() == ["video1", "video2"]
+    assert evaluation.sums.metrics(np.array([1, 0])) == {"accuracy": 0.5}
+    assert evaluation.intervals == {"accuracy": (0.5, 1.0)}
 
 
 def test_a_constant_model_gets_nothing(benchmark):
     assert benchmark.evaluate({"scores": np.zeros((3, 5))}).metrics == {"accuracy": 0.0}
 
 
-@pytest.mark.parametrize("scores", [np.zeros((3, 4)), np.zeros((2, 5)), np.full((3, 5), np.nan)])
+@pytest.mark.parametrize(
+    "scores", [np.zeros((3, 4)), np.zeros((2, 5)), np.full((3, 5), np.nan), np.full((3, 5), np.inf)]
+)
 def test_scores_that_do_not_fit_are_refused(benchmark, scores):
     with pytest.raises(ValueError, match="scores"):
         benchmark.evaluate({"scores": scores})

@@ -50,22 +50,35 @@ def test_evaluation_by_hand():
     # ranks: 1 (item 2 has less), 1, 2 behind item 0, 4 behind all
     similarities = np.array([[3, 1, 2, 0], [0, 5, 1, 2], [9, 0, 8, 1], [2, 2, 2, 1]], np.float32)
     evaluation = MadeUp(SENTENCES, WINDOWS).evaluate({"similarities": similarities})
-    assert evaluation.metrics == {"R@1": 0.5, "R@5": 1.0, "R@10": 1.0, "median_rank": 1.5}
-    assert evaluation.original == evaluation.metrics
-    assert evaluation.baselines["chance"] == {"R@1": 0.25, "R@5": 1.0, "R@10": 1.0, "median_rank": 2.5}
+    forward = {"R@1": 0.5, "R@5": 1.0, "R@10": 1.0, "median_rank": 1.5, "mean_rank": 2.0}
+    # stretch a 0-9 belongs to "cut" (3) and "fry" (0), "stir" has 2: rank 1; b to "cut" (2): 1 is less, 2 ties: rank 2;
+    # c to "stir" (1): "cut" has 0, "fry" 2: rank 2
+    backward = {"R@1": 1 / 3, "R@5": 1.0, "R@10": 1.0, "median_rank": 2.0, "mean_rank": 5 / 3}
+    assert evaluation.metrics == {**forward, "video_to_text": backward}
+    assert evaluation.original == {name: forward[name] for name in ("R@1", "R@5", "R@10", "median_rank")}
+    assert evaluation.baselines["chance"] == {
+        **{"R@1": 0.25, "R@5": 1.0, "R@10": 1.0, "median_rank": 2.5, "mean_rank": 2.5},
+        "video_to_text": {"R@1": 1 / 3, "R@5": 1.0, "R@10": 1.0, "median_rank": 2.0, "mean_rank": 2.0},
+    }
     assert evaluation.queries == 4
+    assert evaluation.sums.videos.tolist() == ["a", "b", "c"]
+    backward_sums = {f"video_to_text/{name}": value for name, value in backward.items() if name != "median_rank"}
+    assert evaluation.sums.metrics() == pytest.approx({**forward, **backward_sums})
+    # video a alone, thrice: both its queries find it; c alone: its only query is fourth
+    assert evaluation.sums.metrics(np.array([3, 0, 0]))["R@1"] == 1
     assert evaluation.intervals["R@5"] == (1.0, 1.0)
-    low, high = evaluation.intervals["R@1"]
-    assert 0 <= low < 0.5 < high <= 1
+    assert evaluation.intervals["R@1"] == (0.0, 1.0) and evaluation.intervals["mean_rank"] == (1.0, 4.0)
 
 
 def test_the_intervals_are_the_same_each_time():
     benchmark, similarities = MadeUp(SENTENCES, WINDOWS), np.random.default_rng(0).normal(size=(4, 4))
     first, second = (benchmark.evaluate({"similarities": similarities}) for _ in range(2))
-    assert first == second
+    assert first.intervals == second.intervals
 
 
-@pytest.mark.parametrize("similarities", [np.zeros((4, 3)), np.zeros((5, 5)), np.full((4, 4), np.nan)])
+@pytest.mark.parametrize(
+    "similarities", [np.zeros((4, 3)), np.zeros((5, 5)), np.full((4, 4), np.nan), np.diag([np.inf] * 4)]
+)
 def test_scores_that_do_not_fit_are_refused(similarities):
     with pytest.raises(ValueError, match="similarities"):
         MadeUp(SENTENCES, WINDOWS).evaluate({"similarities": similarities})
