@@ -204,17 +204,18 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.parametrize(
-    ("name", "epochs", "batch", "criterion", "direction"),
+    ("name", "epochs", "batch", "repeats", "criterion", "direction"),
     [
-        ("youcook2", 10, 128, "directed_contrastive", "text_to_video"),
-        ("msrvtt", 10, 224, "video_text_contrastive", None),
-        ("msrvtt_qa", 5, 128, "directed_contrastive", "video_to_text"),
-        ("crosstask", 5, 1, "step_binary_cross_entropy", None),
-        ("coin", 8, 1, "frame_cross_entropy", None),
+        ("youcook2", 10, 128, 1, "directed_contrastive", "text_to_video"),
+        ("msrvtt", 10, 224, 20, "directed_contrastive", "text_to_video"),
+        ("msrvtt_qa", 5, 128, 20, "directed_contrastive", "video_to_text"),
+        ("crosstask", 5, 1, 1, "step_binary_cross_entropy", None),
+        ("coin", 8, 1, 1, "frame_cross_entropy", None),
     ],
 )
-def test_the_originals_fine_tuning(name, epochs, batch, criterion, direction, composed):
+def test_the_originals_fine_tuning(name, epochs, batch, repeats, criterion, direction, composed):
     cfg = composed(f"finetune_{name}")
+    assert cfg.task.repeats == repeats
     assert (cfg.task.benchmark, cfg.optimization.max_epoch, cfg.dataset.batch_size) == (name, epochs, batch)
     assert (cfg.criterion._name, cfg.criterion.get("direction")) == (criterion, direction)
     assert (cfg.optimization.lr[0], cfg.optimization.clip_norm, cfg.lr_scheduler.warmup_updates) == (5e-5, 2.0, 122)

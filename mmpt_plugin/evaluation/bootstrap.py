@@ -99,9 +99,15 @@ class VideoSums:
         Raises:
             KeyError: if a part is missing.
         """
-        required = {name: arrays[PREFIX + name] for name in ("videos", "groups", "numerators", "denominators")}
-        optional = {name: arrays.get(PREFIX + name) for name in ("ranks", "rank_videos")}
-        return VideoSums(names=tuple(arrays[PREFIX + "names"].tolist()), **required, **optional)
+        return VideoSums(
+            videos=arrays[PREFIX + "videos"],
+            groups=arrays[PREFIX + "groups"],
+            names=tuple(arrays[PREFIX + "names"].tolist()),
+            numerators=arrays[PREFIX + "numerators"],
+            denominators=arrays[PREFIX + "denominators"],
+            ranks=arrays.get(PREFIX + "ranks"),
+            rank_videos=arrays.get(PREFIX + "rank_videos"),
+        )
 
     @cached_property
     def _members(self) -> NDArray[np.float64]:
@@ -139,13 +145,11 @@ def paired_differences(
     Raises:
         ValueError: if the two were not measured on the same videos and queries.
     """
-    same = (
-        np.array_equal(first.videos, second.videos)
-        and np.array_equal(first.groups, second.groups)
-        and (first.ranks is None) == (second.ranks is None)
-        and (first.ranks is None or np.array_equal(first.rank_videos, second.rank_videos))
-    )
-    if not same:
+    measured_on = [
+        [*sums.videos.tolist(), *sums.groups.tolist(), *([] if sums.rank_videos is None else sums.rank_videos.tolist())]
+        for sums in (first, second)
+    ]
+    if measured_on[0] != measured_on[1]:
         raise ValueError(
             f"the two were measured on other videos or queries ({len(first.videos)} and {len(second.videos)} videos): "
             "evaluate both on the same data"

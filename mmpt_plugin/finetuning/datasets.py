@@ -17,7 +17,10 @@ from mmpt_plugin.finetuning.training_sets import CaptionedClip, LabelledVideo
 
 
 class CaptionedClipDataset(FairseqDataset):
-    """An item is a clip and one of its sentences; which one follows from (seed, epoch, item) alone."""
+    """An item is a clip and one of its sentences; which one follows from (seed, epoch, item) alone.
+
+    With `repeats` each clip is that many items of an epoch, each with a sentence drawn for itself.
+    """
 
     def __init__(
         self,
@@ -27,6 +30,7 @@ class CaptionedClipDataset(FairseqDataset):
         *,
         max_pieces: int,
         seed: int,
+        repeats: int = 1,
     ) -> None:
         """
         Args:
@@ -35,8 +39,10 @@ class CaptionedClipDataset(FairseqDataset):
             tokenizer: the model's.
             max_pieces: sentences are cut to this many word pieces.
             seed: of the draws.
+            repeats: how often each clip comes in an epoch.
         """
         self.clips = clips
+        self.repeats = repeats
         self.features = features
         self.special = SpecialTokens.of(tokenizer)
         self.pieces = tokenize(tokenizer, [sentence for clip in clips for sentence in clip.sentences], max_pieces)
@@ -49,13 +55,14 @@ class CaptionedClipDataset(FairseqDataset):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.clips) * self.repeats
 
     def __getitem__(self, index: int) -> tuple[int, NDArray[np.int64]]:
         """The clip's position and the word pieces of the sentence drawn; features are read a batch at a time."""
-        first, after = self.offsets[index], self.offsets[index + 1]
+        clip = index % len(self.clips)
+        first, after = self.offsets[clip], self.offsets[clip + 1]
         drawn = np.random.default_rng([self.seed, self.epoch, index]).integers(first, after)
-        return index, self.pieces[drawn]
+        return clip, self.pieces[drawn]
 
     def collater(self, samples: list[tuple[int, NDArray[np.int64]]]) -> Batch:
         """The batch (data/pairs.py); fairseq passes an empty list where a process has none."""

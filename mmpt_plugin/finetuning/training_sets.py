@@ -7,7 +7,7 @@ The files are read by the benchmark's own readers. What a test asks about is nev
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,10 +95,10 @@ class TrainingFiles:
         """The folder of features."""
         return FeatureFolder(self.features or self.data / name / "features", self.feature_size)
 
-    def present(self, features: FeatureFolder, videos: Iterable[str]) -> tuple[set[str], list[str]]:
-        """Which videos have features, and which have none; the latter are refused unless `on_missing` is "skip"."""
+    def present(self, features: FeatureFolder, videos: Iterable[str]) -> tuple[dict[str, None], list[str]]:
+        """Which videos have features, in order, and which have none; these are refused unless `on_missing` is "skip"."""
         present, missing = features.require(videos, self.on_missing)
-        return set(present), missing
+        return dict.fromkeys(present), missing
 
 
 def youcook2_training(files: TrainingFiles) -> TrainingSet:
@@ -112,7 +112,7 @@ def youcook2_training(files: TrainingFiles) -> TrainingSet:
         for clip in listed
         if clip.video_id in present
     ]
-    return TrainingSet(features, missing, clips)
+    return TrainingSet(features, missing, _clips_with_seconds("youcook2", clips))
 
 
 def msrvtt_training(files: TrainingFiles) -> TrainingSet:
@@ -138,7 +138,7 @@ def _msrvtt_without(files: TrainingFiles, name: str, tested: set[str]) -> Traini
     features = files.open_features("msrvtt")
     present, missing = files.present(features, captions)
     clips = [CaptionedClip(first_window(features, video), captions[video]) for video in captions if video in present]
-    return TrainingSet(features, missing, clips)
+    return TrainingSet(features, missing, _clips_with_seconds(name, clips))
 
 
 def coin_training(files: TrainingFiles) -> TrainingSet:
@@ -152,10 +152,14 @@ def coin_training(files: TrainingFiles) -> TrainingSet:
     features = files.open_features("coin")
     present, missing = files.present(features, training)
     class_of = {label_id: position for position, label_id in enumerate(label_ids, start=1)}
+    filled = _videos_with_seconds("coin", present, features)
     videos = [
-        LabelledVideo(windows, coin.paint_targets(video.segments, windows[-1].end, class_of))
+        LabelledVideo(
+            _windows(features, video.video_id, COIN_STRIDE),
+            coin.paint_targets(video.segments, features.seconds(video.video_id), class_of),
+        )
         for video in training.values()
-        if video.video_id in present and (windows := _windows(features, video.video_id, COIN_STRIDE))
+        if video.video_id in filled
     ]
     return TrainingSet(features, missing, videos=videos, label_ids=label_ids)
 
@@ -169,17 +173,56 @@ def crosstask_training(files: TrainingFiles) -> TrainingSet:
     if not training:
         raise ValueError(f"{release}: no training video: no video of a primary task in videos.csv is annotated")
     present, missing = files.present(features, (video for _, video in training))
+    filled = _videos_with_seconds("crosstask", present, features)
     videos = []
     for task_id, video in training:
         steps = content.tasks[task_id].steps
-        if video in present and (windows := _windows(features, video, CROSSTASK_STRIDE)):
+        if video in filled:
             intervals = crosstask.read_step_intervals(release / "annotations" / f"{task_id}_{video}.csv", len(steps))
-            videos.append(LabelledVideo(windows, crosstask.paint_steps(intervals, windows[-1].end, len(steps)), steps))
+            labels = crosstask.paint_steps(intervals, features.seconds(video), len(steps))
+            videos.append(LabelledVideo(_windows(features, video, CROSSTASK_STRIDE), labels, steps))
     return TrainingSet(features, content.absent or missing, videos=videos)
 
 
+def _clips_with_seconds(name: str, clips: Sequence[CaptionedClip]) -> list[CaptionedClip]:
+    windows = [clip.window for clip in clips]
+    empty = [window.end == window.start for window in windows]
+    _count_empty(name, "clips", [window.video_id for window in windows], empty)
+    return [clip for clip, is_empty in zip(clips, empty) if not is_empty]
+
+
+def _videos_with_seconds(name: str, videos: Iterable[str], features: FeatureFolder) -> set[str]:
+    listed = list(videos)
+    empty = [features.seconds(video) == 0 for video in listed]
+    _count_empty(name, "videos", listed, empty)
+    return {video for video, is_empty in zip(listed, empty) if not is_empty}
+
+
+def _count_empty(name: str, kind: str, videos: Sequence[str], empty: Sequence[bool]) -> None:
+    """Says aloud how many clips or videos have no second of features and are left out (the original trains on such clips).
+
+    Args:
+        name: the benchmark.
+        kind: "clips" or "videos".
+        videos: the video of each.
+        empty: whether it is.
+
+    Raises:
+        ValueError: if all are.
+    """
+    if not any(empty):
+        return
+    some = dict.fromkeys(video for video, is_empty in zip(videos, empty) if is_empty)
+    message = (
+        f"{name}: {sum(empty)} of {len(videos)} training {kind} have no second of features, as of "
+        f"{', '.join([*some][:5])}"
+    )
+    if all(empty):
+        raise ValueError(f"{message}: nothing is left to train on; do these features belong to these videos?")
+    logger.warning("%s; left out", message)
+
+
 def _windows(features: FeatureFolder, video: str, stride: int) -> tuple[Window, ...]:
-    """Windows that cover a video; none where it has no second, and so nothing to learn from."""
     return tuple(Window(video, *span) for span in sliding_windows(features.seconds(video), stride=stride))
 
 

@@ -158,8 +158,8 @@ def check_benchmark(name: str, data: Path, trained_on: Mapping[str, Any] | None,
     except (OSError, ValueError) as error:
         report.broken.append(str(error))
         return report
-    note = "" if len(items) == benchmark.expected else ", so its numbers do not compare with published ones"
-    report.facts.append(f"{len(items)} test items, the official set has {benchmark.expected}{note}")
+    note = "" if len(items) == benchmark.official_items else ", so its numbers do not compare with published ones"
+    report.facts.append(f"{len(items)} test items, the official set has {benchmark.official_items}{note}")
     features = folder / "features"
     with_features = check_features(report, features, set(items), trained_on, full, show)
     report.facts.append(f"{sum(video in with_features for video in items)} of them with features")

@@ -51,6 +51,9 @@ class VideoClipFinetuningConfig(FairseqDataclass):
         default="official",
         metadata={"help": "crosstask: the draw by the annotation files alone, or the original's by features"},
     )
+    repeats: int = field(
+        default=1, metadata={"help": "how often each clip comes in an epoch, each time with one of its sentences"}
+    )
     bert: str = II("model.bert")
     checkpoint: Optional[str] = II("checkpoint.finetune_from_model")
     save_dir: str = II("checkpoint.save_dir")
@@ -82,6 +85,10 @@ class VideoClipFinetuningTask(VideoClipTask):
 
     def prepare(self) -> None:
         """Read the checkpoint's settings and the training split."""
+        if self.cfg.repeats < 1:
+            raise ValueError(
+                f"task.repeats is {self.cfg.repeats}; each clip comes at least once an epoch: set 1 or more"
+            )
         if not self.cfg.checkpoint:
             raise ValueError(f"{SETTING} is not set: give the pre-trained checkpoint to start from")
         self.checkpoint = Path(self.cfg.checkpoint)
@@ -101,14 +108,20 @@ class VideoClipFinetuningTask(VideoClipTask):
                 split=str(self.cfg.split),
             )
         )
+        if self.training_set.videos and self.cfg.repeats > 1:
+            raise ValueError(
+                f"task.repeats is {self.cfg.repeats}, but {self.cfg.benchmark} trains on whole videos, which come once an "
+                "epoch: raise optimization.max_epoch instead"
+            )
         if (trained_on := feature_settings(content)) is not None:
             check_feature_settings(self.training_set.features.path, trained_on)
             self.state.merge_state_dict({"features": trained_on})  # part of what fairseq saves
         self.model_config.frame_labels = list(self.training_set.label_ids)
         labels = f", {len(self.training_set.label_ids)} labels" if self.training_set.label_ids else ""
+        repeated = f", each {self.cfg.repeats} times an epoch" if self.cfg.repeats > 1 else ""
         logger.info(
-            f"{self.cfg.benchmark}: {len(self.training_set.clips or self.training_set.videos)} items to train on{labels}, "
-            f"{len(self.training_set.missing)} videos left out"
+            f"{self.cfg.benchmark}: {len(self.training_set.clips or self.training_set.videos)} items to train on{repeated}"
+            f"{labels}, {len(self.training_set.missing)} videos left out"
         )
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
@@ -156,7 +169,9 @@ class VideoClipFinetuningTask(VideoClipTask):
         self.datasets[split] = (
             LabelledVideoDataset(videos, features, tokenizer, max_pieces=pieces)
             if videos
-            else CaptionedClipDataset(clips, features, tokenizer, max_pieces=pieces, seed=self.cfg.seed)
+            else CaptionedClipDataset(
+                clips, features, tokenizer, max_pieces=pieces, seed=self.cfg.seed, repeats=self.cfg.repeats
+            )
         )
 
     def get_batch_iterator(

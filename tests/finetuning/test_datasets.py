@@ -56,6 +56,23 @@ def test_each_sentence_is_drawn_equally_often_and_follows_from_seed_epoch_and_it
     assert [tuple(clips[index][1].tolist()) for index in (0, 1)] == drawn[5]
 
 
+def test_repeated_clips_draw_each_time_for_themselves(benchmark_data: Path, tiny_bert: Path) -> None:
+    training = TRAINING_SETS["msrvtt"](TrainingFiles(benchmark_data))
+    tokenizer = bert.load_tokenizer(str(tiny_bert))
+    once, often = (
+        CaptionedClipDataset(training.clips, training.features, tokenizer, max_pieces=3, seed=1, repeats=repeats)
+        for repeats in (1, 20)
+    )
+    assert (len(once), len(often)) == (4, 80)
+    items = [often[index] for index in range(80)]
+    assert [clip for clip, _ in items] == [0, 1, 2, 3] * 20
+    assert len({tuple(pieces.tolist()) for clip, pieces in items if clip == 0}) == 3  # each of its sentences comes
+    for index in range(4):  # the first round is what an epoch without repeats is
+        assert once[index][1].tolist() == often[index][1].tolist()
+    batch = often.collater([often[79], often[0]])
+    assert batch["id"].tolist() == [3, 0] and batch["video_id"] == ["video3", "video0"]
+
+
 def test_a_video_with_classes(benchmark_data: Path, tiny_bert: Path) -> None:
     dataset = videos(benchmark_data, tiny_bert, "coin")
     batch = dataset.collater([dataset[0]])

@@ -83,11 +83,25 @@ def test_small_tasks_train_with_all_their_videos(data: Path) -> None:
     assert len(TRAINING_SETS["crosstask"](TrainingFiles(data)).videos) == 5
 
 
-def test_videos_without_a_second_teach_nothing(data: Path) -> None:
-    for name, video in (("coin", "train_b"), ("crosstask", "ct00")):
+def test_videos_without_a_second_are_left_out_and_counted(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, video, of in (("coin", "train_b", 2), ("crosstask", "ct00", 30)):
         np.save(data / name / "features" / f"{video}.npy", np.zeros((0, 512), np.float16))
         videos = TRAINING_SETS[name](TrainingFiles(data)).videos
-        assert video not in {own.windows[0].video_id for own in videos}
+        assert len(videos) == of - 1 and video not in {own.windows[0].video_id for own in videos}
+        assert f"{name}: 1 of {of} training videos have no second of features, as of {video}; left out" in caplog.text
+
+
+def test_clips_without_a_second_are_left_out_and_counted(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    np.save(data / "youcook2" / "features" / "one.npy", np.zeros((5, 512), np.float16))
+    clips = TRAINING_SETS["youcook2"](TrainingFiles(data)).clips  # of "one" only 0-5; 5-50 and 58-70 lie beyond
+    assert [clip.window for clip in clips] == [Window("one", 0, 5), Window("two_", 3, 4), Window("two_", 10, 20)]
+    assert "youcook2: 2 of 5 training clips have no second of features, as of one; left out" in caplog.text
+    np.save(data / "msrvtt" / "features" / "video1.npy", np.zeros((0, 512), np.float16))
+    assert len(TRAINING_SETS["msrvtt"](TrainingFiles(data)).clips) == 3
+    for file in (data / "msrvtt" / "features").iterdir():
+        np.save(file, np.zeros((0, 512), np.float16))
+    with pytest.raises(ValueError, match=r"msrvtt: 4 of 4 training clips .*: nothing is left to train on"):
+        TRAINING_SETS["msrvtt"](TrainingFiles(data))
 
 
 def test_another_place_for_files_and_features(data: Path) -> None:

@@ -71,23 +71,28 @@ def changed(saved: dict, start: Path, part: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("name", "updates"),
+    ("name", "updates", "paper"),
     [
-        ("youcook2", 2),  # 5 clips: one batch an epoch
-        pytest.param("msrvtt", 2, marks=pytest.mark.slow),
-        pytest.param("msrvtt_qa", 2, marks=pytest.mark.slow),
+        ("youcook2", 2, {"R@1": 0.322, "R@5": 0.626, "R@10": 0.75}),  # 5 clips: one batch an epoch
+        # 4 and 3 videos, 20 times each: one batch of at most 224 and 128 an epoch
+        pytest.param("msrvtt", 2, {"R@1": 0.309, "R@5": 0.554, "R@10": 0.668}, marks=pytest.mark.slow),
+        pytest.param("msrvtt_qa", 2, {"accuracy": 0.921}, marks=pytest.mark.slow),
     ],
 )
 def test_retrieval(
-    finetune: Callable[..., dict], evaluate: Callable[..., dict], tiny_checkpoint: Path, name: str, updates: int
+    finetune: Callable[..., dict],
+    evaluate: Callable[..., dict],
+    tiny_checkpoint: Path,
+    name: str,
+    updates: int,
+    paper: dict,
 ) -> None:
     saved = finetune(name)
     assert saved["optimizer_history"][-1]["num_updates"] == updates
     assert changed(saved, tiny_checkpoint, "video_encoder") and changed(saved, tiny_checkpoint, "text_encoder")
     results = evaluate(name)
     assert results["checkpoint"]["fine_tuned_on"] == name
-    assert results["paper"] in ({"R@1": 0.322, "R@5": 0.626, "R@10": 0.75}, {"R@1": 0.309, "R@5": 0.554, "R@10": 0.668},
-                                {"accuracy": 0.921})  # fmt: skip
+    assert results["paper"] == paper
 
 
 def test_coin_by_its_classifier(
@@ -122,10 +127,10 @@ def test_crosstask_by_the_steps_texts(
 
 @pytest.mark.parametrize("name", ["msrvtt", pytest.param("coin", marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_ends_as_one_that_is_not(finetune: Callable[..., dict], name: str) -> None:
-    batch = "dataset.batch_size=1"  # of msrvtt: 4 updates an epoch; of coin 2
-    whole = finetune(name, batch, to="whole")
-    finetune(name, batch, "optimization.max_update=3", to="stopped")
-    resumed = finetune(name, batch, to="stopped")
+    few = ("dataset.batch_size=1", "task.repeats=1")  # of msrvtt: 4 updates an epoch; of coin 2
+    whole = finetune(name, *few, to="whole")
+    finetune(name, *few, "optimization.max_update=3", to="stopped")
+    resumed = finetune(name, *few, to="stopped")
     assert resumed["optimizer_history"][-1]["num_updates"] == whole["optimizer_history"][-1]["num_updates"] > 3
     for key, value in whole["model"].items():
         torch.testing.assert_close(resumed["model"][key], value, rtol=0, atol=1e-6)
@@ -234,6 +239,18 @@ def test_features_made_with_other_settings_than_the_checkpoints(
 def test_negatives_of_other_processes(finetune: Callable[..., dict]) -> None:
     with pytest.raises(ValueError, match=r"criterion\.gather is true; .*set criterion\.gather=false"):
         finetune("youcook2", "+criterion.gather=true")
+
+
+def test_repeats_that_make_no_sense(finetune: Callable[..., dict]) -> None:
+    with pytest.raises(ValueError, match=r"task\.repeats is 0; .* set 1 or more"):
+        finetune("youcook2", "task.repeats=0")
+    with pytest.raises(ValueError, match=r"task\.repeats is 2, but coin trains on whole videos"):
+        finetune("coin", "task.repeats=2")
+
+
+def test_repeats_make_an_epoch_longer(finetune: Callable[..., dict]) -> None:
+    saved = finetune("msrvtt", "dataset.batch_size=10", "optimization.max_epoch=1")  # 4 videos, 20 times each
+    assert saved["optimizer_history"][-1]["num_updates"] == 8
 
 
 def test_several_labelled_videos_a_batch(finetune: Callable[..., dict]) -> None:

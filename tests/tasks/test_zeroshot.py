@@ -1,6 +1,7 @@
 """Evaluation only: the checkpoint's weights, and nothing else, are measured; what does not fit is refused."""
 
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -100,7 +101,7 @@ def test_scores_are_those_of_the_checkpoints_embeddings(
     assert results["metrics"]["R@1"] == pytest.approx((ranks <= 1).mean())
     assert results["metrics"]["R@5"] == pytest.approx((ranks <= 5).mean())
     assert results["metrics"]["median_rank"] == pytest.approx(np.median(ranks))
-    assert results["counts"] == {"expected": 3305, "found": 7, "missing": [], "queries": 7}
+    assert results["counts"] == {"expected": 3350, "paper": 3305, "found": 7, "missing": [], "queries": 7}
     assert results["checkpoint"] == {"path": str(tiny_checkpoint.resolve()), "sha256": sha256(tiny_checkpoint)}
     assert results["config"]["model"]["video_layers"] == 2 and results["config"]["task"]["benchmark"] == "youcook2"
 
@@ -137,6 +138,13 @@ def test_weights_stay_bit_identical_and_nothing_is_saved(
 def test_workers_and_batches_change_nothing(evaluate: Callable[..., dict]) -> None:
     plain = evaluate()
     assert evaluate("dataset.num_workers=2", "task.batch_size=2")["metrics"] == plain["metrics"]
+
+
+def test_the_table_ends_the_log(evaluate: Callable[..., dict], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        evaluate()
+    assert caplog.messages[-1].startswith("results in ") and "| R@1 " in caplog.messages[-1]
+    assert any(record.name == "fairseq_cli.train" for record in caplog.records)  # what came before was not silenced
 
 
 def test_a_run_replaces_the_results_of_an_earlier_one(evaluate: Callable[..., dict], tmp_path: Path) -> None:

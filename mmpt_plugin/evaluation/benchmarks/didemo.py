@@ -294,6 +294,10 @@ class DidemoMoment(Benchmark):
             ),
         )
 
+    def _localize(self, scores: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        moments = [query.moments for query in self.queries]
+        return moment_scores([rank_segments(*row) for row in zip(scores, valid, moments)], moments)
+
 
 class DidemoRetrieval(TextToVideoRetrieval):
     """Video-paragraph retrieval: all sentences of a video, joined in file order, should find it among all videos.
