@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +31,7 @@ torch.set_num_threads(1)  # the models of the tests are too small to share
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY.parent / "shared" / "golden" / "public"
+GOLDEN_PART = REPOSITORY / "tests" / "golden"
 WORDS = ("add", "cut", "the", "onion", "##s", "potato", "##es", "salt", "to", "pan", "stir", "a", "b", "c")
 
 
@@ -39,6 +41,20 @@ def golden() -> Path:
     if not GOLDEN.is_dir():
         pytest.skip(f"reference data not found at {GOLDEN}: parity with the original is not checked here")
     return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def golden_part(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The part of the reference data that every clone has (tests/golden/README.md), with features of the right lengths."""
+    folder = tmp_path_factory.mktemp("golden") / "part"
+    shutil.copytree(GOLDEN_PART, folder)
+    for listed in folder.glob("*/seconds.json"):
+        content = json.loads(listed.read_text())
+        features = listed.parent / content["folder"]
+        features.mkdir(parents=True)
+        for video, seconds in content["seconds"].items():
+            np.save(features / f"{video}.npy", np.zeros((seconds, 512), np.float16))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -127,8 +127,8 @@ def assert_same_distribution(ours: np.ndarray, theirs: np.ndarray, video: dict) 
 
 
 @pytest.fixture(scope="module")
-def videos(golden: Path) -> dict[str, dict]:
-    return json.loads((golden / "sampler" / "videos.json").read_text())
+def videos(golden_part: Path) -> dict[str, dict]:
+    return json.loads((golden_part / "sampler" / "videos.json").read_text())
 
 
 @pytest.mark.parametrize("aligner", SAMPLERS)
@@ -142,9 +142,9 @@ def test_slow_version_replays_the_reference_draws(aligner: str, golden: Path, vi
 
 
 @pytest.mark.parametrize("aligner", SAMPLERS)
-def test_equal_in_distribution_to_the_reference_draws(aligner: str, golden: Path, videos: dict[str, dict]) -> None:
+def test_equal_in_distribution_to_the_reference_draws(aligner: str, golden_part: Path, videos: dict[str, dict]) -> None:
     ours = draw_group(list(videos.values()), aligner, 8000, seed=7)
-    with np.load(golden / "sampler" / f"{aligner}_draws.npz") as theirs:
+    with np.load(golden_part / "sampler" / f"{aligner}_draws.npz") as theirs:
         for rows, (name, video) in zip(ours, videos.items(), strict=True):
             assert_same_distribution(rows, theirs[name][:, :4], video)
 

@@ -136,8 +136,8 @@ def test_bad_rules_are_refused():
 
 
 @pytest.mark.parametrize("name", ["youcook", "msrvtt"])
-def test_recorded_scores_give_the_recorded_metrics(golden, name):
-    folder = golden / f"eval_{name}"
+def test_recorded_scores_give_the_recorded_metrics(golden_part, name):
+    folder = golden_part / f"eval_{name}"
     with np.load(folder / "golden.npz") as arrays:
         scores = arrays["scores"]
     recorded = json.loads((folder / "metrics.json").read_text())
@@ -276,8 +276,8 @@ def test_impossible_overlaps_are_refused(overlap):
         segmental_f1([1], [1], overlaps=[overlap])
 
 
-def test_recorded_coin_labels_give_the_recorded_accuracies(golden):
-    folder = golden / "eval_coin"
+def test_recorded_coin_labels_give_the_recorded_accuracies(golden_part):
+    folder = golden_part / "eval_coin"
     extra = json.loads((folder / "details.json").read_text())["extra"]
     with np.load(folder / "golden.npz") as arrays:
         cuts = np.cumsum(arrays["video_lengths"])[:-1]
@@ -337,8 +337,8 @@ def test_the_originals_bug_by_hand():
     assert original_monotonic_assignment(np.zeros((0, 2))).shape == (0, 2)
 
 
-def test_assignments_equal_the_originals(golden):
-    with np.load(golden / "eval_crosstask" / "dp_cases.npz") as cases:
+def test_assignments_equal_the_originals(golden_part):
+    with np.load(golden_part / "eval_crosstask" / "dp_cases.npz") as cases:
         costs = {key.removesuffix("_cost"): cases[key] for key in cases if key.endswith("_cost")}
         assignments = {key: cases[f"{key}_y"] for key in costs}
     for key, cost in costs.items():
@@ -350,8 +350,8 @@ def test_assignments_equal_the_originals(golden):
     assert len(costs) >= 40
 
 
-def test_recorded_assignments_give_the_recorded_recall(golden):
-    folder = golden / "eval_crosstask"
+def test_recorded_assignments_give_the_recorded_recall(golden_part):
+    folder = golden_part / "eval_crosstask"
     recorded = json.loads((folder / "metrics.json").read_text())
     order = json.loads((folder / "details.json").read_text())["order"]
     with np.load(folder / "golden.npz") as arrays:
@@ -433,8 +433,8 @@ def test_bad_moments_are_refused():
         moment_metrics([], [])
 
 
-def test_recorded_rankings_give_the_recorded_moments(golden):
-    folder = golden / "eval_didemo"
+def test_recorded_rankings_give_the_recorded_moments(golden_part):
+    folder = golden_part / "eval_didemo"
     details = json.loads((folder / "details.json").read_text())
     times = [query["times"] for query in json.loads((folder / "data" / "didemo" / "test_data.json").read_text())]
     mean_ranks, mean_ious = moment_scores(details["ranked_segments"], times)

@@ -338,8 +338,8 @@ def test_scores_that_do_not_fit_or_are_not_finite_are_refused(tmp_path: Path) ->
 # ------------------------------------------------------------------------------------------------------ the original
 
 
-def test_parity_with_the_original(golden: Path) -> None:
-    folder = golden / "eval_coin"
+def test_parity_with_the_original(golden_part: Path) -> None:
+    folder = golden_part / "eval_coin"
     recorded, details = np.load(folder / "golden.npz"), json.loads((folder / "details.json").read_text())
     coin = Coin(folder / "data", features=folder / "data" / "feat" / "feat_coin_s3d", on_missing="skip")
     assert [video.video_id for video in coin.videos] == details["video_ids"]
@@ -368,9 +368,9 @@ def test_parity_with_the_original(golden: Path) -> None:
     assert frame_accuracy(without, targets) == pytest.approx(extra["acc_without_threshold"])
 
 
-def test_windows_merge_to_the_originals_logits(golden: Path) -> None:
+def test_windows_merge_to_the_originals_logits(golden_part: Path) -> None:
     """Its window logits of the first videos, as if the states were logits already (the labels an identity)."""
-    folder = golden / "eval_coin"
+    folder = golden_part / "eval_coin"
     recorded = np.load(folder / "golden.npz")
     coin = Coin(folder / "data", features=folder / "data" / "feat" / "feat_coin_s3d", on_missing="skip")
     windows = coin.plan().windows

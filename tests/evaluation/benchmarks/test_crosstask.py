@@ -343,8 +343,8 @@ def test_scores_that_do_not_fit_or_are_not_finite_are_refused(tmp_path: Path) ->
 # ------------------------------------------------------------------------------------------------------ the original
 
 
-def test_parity_with_the_original(golden: Path) -> None:
-    folder = golden / "eval_crosstask"
+def test_parity_with_the_original(golden_part: Path) -> None:
+    folder = golden_part / "eval_crosstask"
     recorded, details = np.load(folder / "golden.npz"), json.loads((folder / "details.json").read_text())
     features = folder / "data" / "feat" / "feat_crosstask_s3d"
     crosstask = CrossTask(folder / "data", features=features, split="original")

@@ -276,8 +276,8 @@ def test_retrieval_joins_a_videos_sentences_in_file_order(tmp_path: Path) -> Non
 # ------------------------------------------------------------------------------------------------------ the original
 
 
-def test_parity_with_the_original(golden: Path) -> None:
-    folder = golden / "eval_didemo"
+def test_parity_with_the_original(golden_part: Path) -> None:
+    folder = golden_part / "eval_didemo"
     recorded, details = np.load(folder / "golden.npz"), json.loads((folder / "details.json").read_text())
     assert [list(segment) for segment in SEGMENTS] == details["possible_segments"]
     moment = DidemoMoment(folder / "data", features=folder / "data" / "feat" / "feat_didemo_s3d")

@@ -59,8 +59,8 @@ def test_queries_without_features_are_counted(tmp_path):
     assert benchmark.plan().windows == [Window("a", 0, 32), Window("b", 0, 0)]
 
 
-def test_the_recorded_embeddings_give_the_recorded_numbers(golden):
-    folder = golden / "eval_msrvtt"
+def test_the_recorded_embeddings_give_the_recorded_numbers(golden_part):
+    folder = golden_part / "eval_msrvtt"
     benchmark = Msrvtt(
         folder,
         annotations=folder / "data" / "msrvtt" / "MSRVTT_JSFUSION_test.csv",

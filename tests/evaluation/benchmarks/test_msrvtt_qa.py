@@ -102,8 +102,8 @@ def test_scores_that_do_not_fit_are_refused(benchmark, scores):
         benchmark.evaluate({"scores": scores})
 
 
-def test_the_recorded_scores_give_the_recorded_accuracy(golden):
-    folder = golden / "eval_msrvtt_qa"
+def test_the_recorded_scores_give_the_recorded_accuracy(golden_part):
+    folder = golden_part / "eval_msrvtt_qa"
     benchmark = MsrvttQa(
         folder,
         annotations=folder / "data" / "msrvtt-qa" / "MSR_MC_test.csv",

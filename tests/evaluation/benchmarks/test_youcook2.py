@@ -140,8 +140,8 @@ def test_there_is_one_split(tmp_path):
         YouCook2(tmp_path, split="original")
 
 
-def test_the_recorded_embeddings_give_the_recorded_numbers(golden):
-    folder = golden / "eval_youcook"
+def test_the_recorded_embeddings_give_the_recorded_numbers(golden_part):
+    folder = golden_part / "eval_youcook"
     benchmark = YouCook2(
         folder,
         annotations=folder / "data" / "youcook",
