@@ -58,7 +58,7 @@ def test_each_sentence_is_drawn_equally_often_and_follows_from_seed_epoch_and_it
 
 def test_repeated_clips_draw_each_time_for_themselves(benchmark_data: Path, tiny_bert: Path) -> None:
     training = TRAINING_SETS["msrvtt"](TrainingFiles(benchmark_data))
-    tokenizer = bert.load_tokenizer(str(tiny_bert))
+    tokenizer = text_backbone.load_tokenizer(str(tiny_bert))
     once, often = (
         CaptionedClipDataset(training.clips, training.features, tokenizer, max_pieces=3, seed=1, repeats=repeats)
         for repeats in (1, 20)
