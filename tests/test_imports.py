@@ -18,6 +18,7 @@ ALLOWED = {  # part -> parts that it may import besides itself and `files`, the 
     "features": {"data"},
     "preparation": {"data", "models", "evaluation", "features", "finetuning"},
     "demo": {"data", "models", "evaluation"},
+    "search": {"captions", "data", "models", "evaluation", "features", "inference", "demo"},
     "inference": {"data", "models", "evaluation", "features"},
     "tasks": {"bounds", "data", "models", "criterions", "retrieval", "evaluation", "features", "finetuning", "demo"},
 }
