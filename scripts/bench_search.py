@@ -43,7 +43,10 @@ def moments_of_run(run: Path, window: int, stride: int) -> dict[str, float]:
     """Measures of one run: steps that training never showed, looked for in their video and in all videos."""
     settings = json.loads((run / "data" / "world.json").read_text())
     settings.pop("version")
-    world = World(DemoWorld(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}))
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
+    world = World(DemoWorld(**fields))
     clip = VideoClip.from_pretrained(run / "checkpoint_best.pt")
     queries = []
     with tempfile.TemporaryDirectory() as folder:
