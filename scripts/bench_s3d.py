@@ -31,8 +31,9 @@ from hardware import hardware
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmpt_plugin.features.extract import embed_blocks
+from mmpt_plugin.features.command import available_cores
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig, load_network
+from mmpt_plugin.features.one_video import embed_blocks
 from mmpt_plugin.features.s3d import S3D, load_s3d, optimize_for_inference
 from mmpt_plugin.features.video import VideoBlocks
 
@@ -50,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--video-seconds", type=int, default=20, help="length of the rendered video (default 20)")
     parser.add_argument("--batches", type=int, nargs="+", default=[2, 4], help="clips in a batch (default 2 4)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each variant (default 5)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[os.cpu_count() or 1], help="(default: all cores)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[available_cores()], help="(default: all cores)")
     parser.add_argument("--compile", action="store_true", help="measure the compiled variants too (minutes)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON (default: standard output)")

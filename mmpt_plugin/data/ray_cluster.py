@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 TASK_RETRIES = 3  #: how often Ray repeats a task whose worker died
+CONNECT_SECONDS = 10  #: to wait for an answer from a cluster's address
 STARTS = 3  #: attempts at a local cluster: on a busy machine its processes may not be up within Ray's 30 s
 
 
@@ -28,6 +30,7 @@ def ray_cluster(address: str, workers: int) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise ValueError("--ray needs the package ray: pip install 'mmpt_plugin[ray]'") from error
+    check_reachable(address)
     settings: dict[str, Any] = {"address": address, "log_to_driver": False}
     if address == "local":
         settings |= {"num_cpus": workers, "include_dashboard": False}
@@ -44,3 +47,20 @@ def ray_cluster(address: str, workers: int) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def check_reachable(address: str) -> None:
+    """Refuses an address where nobody listens, at once: Ray itself would try for minutes.
+
+    Raises:
+        ValueError: if `address` is neither "local", "auto" nor a host and port that can be connected to.
+    """
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ValueError(f"--ray {address}: unknown; allowed: local, auto, HOST:PORT, ray://HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ValueError(f"--ray {address}: no connection ({error}). Is the cluster up?") from error

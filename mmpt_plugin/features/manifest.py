@@ -3,7 +3,7 @@
     <folder>/<video id>.npy     (seconds, feature_size) features
     <folder>/manifest.json      the settings, the same for every file in the folder
     <folder>/videos.jsonl       one JSON object a line for each output: source, lengths, frames...; the last one counts
-    <folder>/failures.tsv       videos that have no features: id, source, reason
+    <folder>/failures.tsv       videos that have no features: id, source, reason, time; the last line of a video counts
 
 Several processes may write to one folder: appended lines and replaced files are guarded by a lock on `.lock`.
 """
@@ -11,21 +11,26 @@ Several processes may write to one folder: appended lines and replaced files are
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from mmpt_plugin.features.locks import locked
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 RECORDS = "videos.jsonl"
 FAILURES = "failures.tsv"
+FAILURE_COLUMNS = ("video_id", "source", "reason", "time")
+ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\\": r"\\"})
+UNESCAPED = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def write_settings(folder: Path, settings: FeatureSettings) -> None:
                 f"{folder} holds features ({stranger.name}) but no {MANIFEST}, so their settings are unknown: "
                 "write to an empty folder"
             )
-        replace_file(folder / MANIFEST, json.dumps(dataclasses.asdict(settings), indent=1) + "\n")
+        replace_file(folder / MANIFEST, (json.dumps(dataclasses.asdict(settings), indent=1) + "\n").encode())
 
 
 def read_settings(folder: str | Path) -> dict[str, Any] | None:
@@ -84,11 +89,17 @@ def read_settings(folder: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        settings = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}): restore it or extract the features again") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds a {type(settings).__name__}; an object of settings is needed")
+    for name, kind in (("network", str), ("weights_sha256", str), ("feature_size", int)):
+        if type(settings.get(name)) is not kind:
+            raise ValueError(
+                f"{path}: {name} is {settings.get(name)!r}, and {'a text' if kind is str else 'a number'} is needed: "
+                "restore the file or extract the features again"
+            )
     return settings
 
 
@@ -140,10 +151,7 @@ def check_same_settings(features: str, found: Mapping[str, Any], expected: Mappi
 
 def append_record(folder: Path, record: VideoRecord) -> None:
     """Adds a line to the list of outputs."""
-    with locked(folder), (folder / RECORDS).open("a+b") as file:
-        file.seek(max(file.tell() - 1, 0))
-        cut_off = file.read(1) not in (b"", b"\n")  # by a crash in the middle of a line
-        file.write(b"\n" * cut_off + json.dumps(dataclasses.asdict(record)).encode() + b"\n")
+    _append_line(folder, RECORDS, json.dumps(dataclasses.asdict(record)).encode())
 
 
 def read_records(folder: str | Path) -> dict[str, dict[str, Any]]:
@@ -151,50 +159,107 @@ def read_records(folder: str | Path) -> dict[str, dict[str, Any]]:
     path = Path(folder) / RECORDS
     records: dict[str, dict[str, Any]] = {}
     if path.exists():
-        with path.open() as file:
-            for line in file:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
                 try:
                     record = json.loads(line)
-                except json.JSONDecodeError:
-                    logger.warning("%s: unreadable line passed over: %.80s", path, line)
-                    continue
-                records[record["video_id"]] = record
+                    records[str(record["video_id"])] = record
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    logger.warning("%s: line %d cannot be read and is passed over: %.80r", path, number, line)
     return records
+
+
+class Failures:
+    """The list of videos that gave no features, as this process follows it while others add to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / FAILURES
+        self._file_number = self._read_bytes = 0
+        self._rows: dict[str, tuple[str, str, float]] = {}
+
+    def add(self, video_id: str, source: str, reason: str) -> None:
+        """Adds a line."""
+        row = (video_id, source, " ".join(reason.split()), f"{time.time():.6f}")
+        _append_line(self.folder, FAILURES, _line(row), first=_line(FAILURE_COLUMNS))
+
+    def rows(self) -> dict[str, tuple[str, str, float]]:
+        """Source, reason and time (seconds since 1970) by video id. Reads what was added since the last call."""
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            self._file_number, self._rows = 0, {}
+            return self._rows
+        with file:
+            if os.fstat(file.fileno()).st_ino != self._file_number:  # the list was written anew
+                self._file_number, self._read_bytes, self._rows = os.fstat(file.fileno()).st_ino, 0, {}
+            file.seek(self._read_bytes)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # being written, or cut off by a crash
+                self._read_bytes += len(line)
+                self._take(line)
+        return self._rows
+
+    def _take(self, line: bytes) -> None:
+        fields = [_unescape(field) for field in line.decode("utf-8", "replace").rstrip("\n").split("\t")]
+        if tuple(fields[:3]) == FAILURE_COLUMNS[:3]:
+            return
+        try:
+            video_id, source, reason, *rest = fields
+            self._rows[video_id] = (source, reason, float(rest[0]) if rest else 0.0)
+        except ValueError:
+            logger.warning("%s: a line that cannot be read is passed over: %.80r", self.path, line)
+
+    def settle(self, succeeded: set[str]) -> None:
+        """Takes off the list what has features by now, or is no longer there; the file goes when the list is empty."""
+        with locked(self.folder):
+            rows = {
+                video_id: row
+                for video_id, row in self.rows().items()
+                if video_id not in succeeded and os.path.lexists(row[0])
+            }
+            if rows:
+                lines = [_line((video_id, *row[:2], f"{row[2]:.6f}")) for video_id, row in sorted(rows.items())]
+                replace_file(self.path, b"\n".join([_line(FAILURE_COLUMNS), *lines, b""]))
+            else:
+                self.path.unlink(missing_ok=True)
 
 
 def read_failures(folder: str | Path) -> dict[str, tuple[str, str]]:
     """Source and reason by video id."""
-    path = Path(folder) / FAILURES
-    if not path.exists():
-        return {}
-    rows = [line.split("\t") for line in path.read_text().splitlines()]
-    return {video_id: (source, reason) for video_id, source, reason in rows[1:]}
+    return {video_id: row[:2] for video_id, row in Failures(Path(folder)).rows().items()}
 
 
-def update_failures(folder: Path, failed: Mapping[str, tuple[str, str]], succeeded: set[str]) -> None:
-    """Adds failures to the list and takes off what has features by now; the file goes when the list is empty."""
-    with locked(folder):
-        failures = {**read_failures(folder), **failed}
-        failures = {video_id: row for video_id, row in failures.items() if video_id not in succeeded}
-        if not failures:
-            (folder / FAILURES).unlink(missing_ok=True)
-            return
-        rows = ["video_id\tsource\treason"]
-        for video_id, (source, reason) in sorted(failures.items()):
-            rows.append("\t".join(" ".join(field.split()) for field in (video_id, source, reason)))
-        replace_file(folder / FAILURES, "\n".join(rows) + "\n")
+def _line(fields: Iterable[str]) -> bytes:
+    r"""One line of a table, without its end.
+
+    Tabs, line breaks and backslashes are written as \t, \n, \r and \\, bytes of a name that are not UTF-8 as \udc80...
+    """
+    return "\t".join(field.translate(ESCAPES) for field in fields).encode("utf-8", "backslashreplace")
 
 
-def replace_file(path: Path, text: str) -> None:
+def _unescape(field: str) -> str:
+    def character(match: re.Match[str]) -> str:
+        return UNESCAPED.get(match[1]) or chr(int(match[1][1:], 16))
+
+    return re.sub(r"\\([tnr\\]|udc[89a-f][0-9a-f])", character, field)
+
+
+def _append_line(folder: Path, name: str, line: bytes, first: bytes = b"") -> None:
+    """Adds a line to a list under the folder's lock; a new list begins with the line `first`."""
+    with locked(folder), (folder / name).open("a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        if end and file.read(1) != b"\n":  # cut off by a crash
+            file.write(b"\n")
+        if not end and first:
+            file.write(first + b"\n")
+        file.write(line + b"\n")
+
+
+def replace_file(path: Path, content: bytes) -> None:
     """Writes aside, then renames: a reader sees the old file or the new one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text)
+    aside.write_bytes(content)
     aside.replace(path)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes that use this function on the folder out. The system lifts the lock of a dead process."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

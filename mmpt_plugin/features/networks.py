@@ -1,7 +1,8 @@
 """Feature networks by name: what maps the frames of one second to one vector.
 
-`load_network` knows `s3d` and `hf:<folder>`, any transformers vision model applied to every frame and averaged over the
-second. To add one, register a loader under a new name; the run, the manifest and the readers need no change.
+`load_network` knows `s3d:<file of weights>` and `hf:<folder or hub name>`, any transformers image model applied to every
+frame and averaged over the second. To add one, register a loader under a new name; the run, the manifest and the readers
+need no change.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmpt_plugin.features.s3d import FEATURE_SIZE, load_s3d, optimize_for_inference
+from mmpt_plugin.features.s3d import FEATURE_SIZE, WEIGHTS_URL, load_s3d, optimize_for_inference
 
+LARGEST_PICTURE = 4096  #: side, in pixels
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -27,7 +30,7 @@ class NetworkConfig:
     """Which network, and how it computes."""
 
     network: str = "s3d"  #: a registered name, after a colon whatever its loader wants to know
-    checkpoint: Path | None = None  #: file of weights, for networks that need one
+    checkpoint: Path | None = None  #: file of weights of s3d; the same as "s3d:<file>"
     precision: str = "fp32"  #: key of PRECISIONS
     compiled: bool = False  #: through torch.compile, where the loader supports it
     device: str = "cpu"
@@ -92,7 +95,10 @@ def load_network(config: NetworkConfig) -> FeatureNetwork:
     """
     name, _, argument = config.network.partition(":")
     if name not in NETWORKS:
-        raise ValueError(f"--network {config.network}: unknown; allowed: s3d, hf:<folder of a transformers model>")
+        raise ValueError(
+            f"--network {config.network}: unknown; allowed: s3d:<file of weights>, hf:<folder of a transformers model>"
+            + "".join(f", {other}" for other in NETWORKS if other not in ("s3d", "hf"))
+        )
     if config.precision not in PRECISIONS:
         raise ValueError(f"--precision {config.precision}: unknown; allowed: {', '.join(PRECISIONS)}")
     return NETWORKS[name](argument, config)
@@ -100,9 +106,15 @@ def load_network(config: NetworkConfig) -> FeatureNetwork:
 
 @register_network("s3d")
 def _load_s3d(argument: str, config: NetworkConfig) -> FeatureNetwork:
-    if argument or config.checkpoint is None:
-        raise ValueError("--network s3d needs its weights: --checkpoint s3d_howto100m.pth")
-    model = load_s3d(config.checkpoint)
+    if argument and config.checkpoint is not None:
+        raise ValueError(f"--network {config.network} and --checkpoint {config.checkpoint} both name weights: drop one")
+    checkpoint = Path(argument) if argument else config.checkpoint or usual_s3d_file()
+    if checkpoint is None:
+        raise ValueError(
+            "--network s3d needs its weights: name the file by --checkpoint s3d_howto100m.pth, as the network s3d:FILE, "
+            f"or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}; it is to be had from {WEIGHTS_URL}"
+        )
+    model = load_s3d(checkpoint)
     dtype = PRECISIONS[config.precision]
     fast = optimize_for_inference(model.to(config.device), dtype, config.compiled)
 
@@ -112,21 +124,31 @@ def _load_s3d(argument: str, config: NetworkConfig) -> FeatureNetwork:
     return FeatureNetwork("s3d", tensors_sha256(model), FEATURE_SIZE, embed, config.device, config.compiled)
 
 
+def usual_s3d_file() -> Path | None:
+    """The public weights in the folder where torch keeps what it downloads, if they are there."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(WEIGHTS_URL).name
+    return path if path.is_file() else None
+
+
 @register_network("hf")
 def _load_transformers(folder: str, config: NetworkConfig) -> FeatureNetwork:
-    """A vision model of the transformers library with the `preprocessor_config.json` that belongs to it."""
-    from transformers import AutoModel
-    from transformers.utils import cached_file
+    """An image model of the transformers library with the preprocessing that belongs to it."""
+    from transformers import AutoConfig, AutoModel
 
     if not folder or config.checkpoint is not None:
         raise ValueError(
             f"--network hf:<folder> names the model's folder and takes no --checkpoint, got {config.network}"
         )
+    # No code of the folder's own (its `auto_map`) is run, and nobody is asked whether it may be.
     try:
-        preprocessing = FramePreprocessing.from_file(str(cached_file(folder, "preprocessor_config.json")))
-        model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
-    except OSError as error:
-        raise ValueError(f"--network hf:{folder}: {error}") from error
+        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        _refuse_video_model(folder, settings)
+        preprocessing = FramePreprocessing.from_folder(folder)
+        model, info = AutoModel.from_pretrained(
+            folder, config=settings, trust_remote_code=False, output_loading_info=True
+        )
+    except UNUSABLE_FOLDER as error:
+        raise ValueError(f"--network hf:{folder}: {_first_line(error)}") from error
     missing = set(info["missing_keys"])
     if missing and all(name.startswith("pooler.") for name in missing):
         model.pooler = None  # trained without one, and a random one would be another at every start
@@ -141,9 +163,35 @@ def _load_transformers(folder: str, config: NetworkConfig) -> FeatureNetwork:
         return torch.stack([_image_vectors(model, preprocessing(second).to(dtype)).mean(dim=0) for second in frames])
 
     blank = torch.zeros(1, 1, preprocessing.size, preprocessing.size, 3, dtype=torch.uint8, device=config.device)
-    with torch.no_grad():
-        feature_size = embed(blank).shape[1]
-    return FeatureNetwork(f"hf:{Path(folder).name}", weights_sha256, feature_size, embed, config.device)
+    try:
+        with torch.no_grad():
+            feature_size = embed(blank).shape[1]
+    except UNUSABLE_FOLDER as error:
+        raise ValueError(
+            f"--network hf:{folder}: {type(model).__name__} does not take single pictures of {preprocessing.size} x "
+            f"{preprocessing.size} ({_first_line(error)}); an image model is needed"
+        ) from error
+    name = Path(folder).resolve().name if Path(folder).is_dir() else folder
+    return FeatureNetwork(f"hf:{name}", weights_sha256, feature_size, embed, config.device)
+
+
+#: What transformers raises for folders that it cannot use, beside its own OSError.
+UNUSABLE_FOLDER = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
+
+
+def _first_line(error: Exception) -> str:
+    """Of an error's message, with its kind where the message alone would say nothing."""
+    line = str(error).strip().partition("\n")[0]
+    return line if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {line}"
+
+
+def _refuse_video_model(folder: str, settings: Any) -> None:
+    parts = (settings, getattr(settings, "vision_config", None))
+    if any(hasattr(part, name) for part in parts for name in ("num_frames", "frames_per_clip")):
+        raise ValueError(
+            f"{folder} holds a video model ({settings.model_type}), which takes clips of frames; an image model such as "
+            "ViT, CLIP, SigLIP or DINOv2 is needed"
+        )
 
 
 @dataclass(frozen=True)
@@ -156,25 +204,62 @@ class FramePreprocessing:
     std: tuple[float, ...]
 
     @classmethod
-    def from_file(cls, path: str | Path) -> FramePreprocessing:
-        """Reads a transformers `preprocessor_config.json`.
+    def from_folder(cls, folder: str) -> FramePreprocessing:
+        """Reads `preprocessor_config.json`, or the part of `processor_config.json` that transformers 5 writes instead.
+
+        Args:
+            folder: a folder or a hub name.
 
         Raises:
-            ValueError: if it states no size.
+            OSError: if the folder has neither file.
+            ValueError: if the file does not state how pictures are prepared.
         """
-        settings = json.loads(Path(path).read_text())
+        from transformers.utils import cached_file
+
+        for name, part in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+            path = cached_file(folder, name, _raise_exceptions_for_missing_entries=False)
+            if path is not None:
+                return cls.from_file(path, part)
+        raise ValueError("it has no preprocessor_config.json and no processor_config.json: how are pictures prepared?")
+
+    @classmethod
+    def from_file(cls, path: str | Path, part: str | None = None) -> FramePreprocessing:
+        """Reads a transformers configuration of an image processor.
+
+        Args:
+            path: JSON.
+            part: key under which the configuration stands, if it is not the whole file.
+
+        Raises:
+            ValueError: naming the file, if it does not state size, mean and deviation as numbers.
+        """
+        try:
+            settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not JSON ({error})") from error
+        if part is not None and isinstance(settings, dict):
+            settings = settings.get(part)
+        if not isinstance(settings, dict):
+            raise ValueError(f"{path} holds no settings of an image processor{f' under {part!r}' if part else ''}")
         size = (settings.get("do_center_crop") and settings.get("crop_size")) or settings.get("size")
         if isinstance(size, dict):
             size = size.get("height") or size.get("shortest_edge")
-        if not isinstance(size, int):
-            raise ValueError(f"{path} states no image size: 'crop_size' or 'size' is needed")
-        normalised = settings.get("do_normalize", True)
-        return cls(
-            size=size,
-            rescale=settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0,
-            mean=tuple(settings["image_mean"]) if normalised else (0.0,) * 3,
-            std=tuple(settings["image_std"]) if normalised else (1.0,) * 3,
-        )
+        if type(size) is not int or not 1 <= size <= LARGEST_PICTURE:
+            raise ValueError(
+                f"{path} states no image size from 1 to {LARGEST_PICTURE}: 'crop_size' or 'size' is needed, got {size!r}"
+            )
+        rescale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
+        mean: Any = (0.0,) * 3
+        std: Any = (1.0,) * 3
+        if settings.get("do_normalize", True):
+            mean, std = settings.get("image_mean"), settings.get("image_std")
+        for name, values in (("rescale_factor", [rescale]), ("image_mean", mean), ("image_std", std)):
+            numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
+            if not numbers or len(values) != (1 if name == "rescale_factor" else 3) or not np.isfinite(values).all():
+                raise ValueError(f"{path}: {name} is {values!r}; one number is needed for each of the colours")
+        if 0 in std:
+            raise ValueError(f"{path}: image_std is {std!r}; none may be 0, as pictures are divided by it")
+        return cls(size, float(rescale), tuple(mean), tuple(std))
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Maps uint8 (T, H, W, 3) to float32 (T, 3, size, size)."""

@@ -9,7 +9,6 @@ those of the public weights file `s3d_howto100m.pth`.
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -278,29 +277,55 @@ def load_s3d(checkpoint: str | Path) -> S3D:
     """Loads the public weights.
 
     Args:
-        checkpoint: `s3d_howto100m.pth`, a state dict saved by torch.
+        checkpoint: `s3d_howto100m.pth`, a state dict saved by torch; also one that a training script has wrapped, under
+            `state_dict` or with names that begin with `module.`.
 
     Returns:
         The network in float32 on the CPU, in evaluation mode.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no state dict, or its tensors are not those of S3D.
+        ValueError: if it is no state dict, its tensors are not those of S3D, or hold NaN or infinite values.
     """
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f"S3D weights {checkpoint} not found: download {WEIGHTS_URL} and give its path")
     try:
         state_dict = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{checkpoint} is not a file of weights saved by torch: {error}") from error
-    if not isinstance(state_dict, Mapping):
+    except Exception as error:  # torch's reader has no class of its own for damaged files
+        raise ValueError(f"{checkpoint} is not a file of weights saved by torch: {_first_line(error)}") from error
+    if isinstance(state_dict, Mapping) and isinstance(state_dict.get("state_dict"), Mapping):
+        state_dict = state_dict["state_dict"]
+    if not isinstance(state_dict, Mapping) or not all(isinstance(name, str) for name in state_dict):
         raise ValueError(f"{checkpoint} holds a {type(state_dict).__name__}; a state dict (name -> tensor) is needed")
+    state_dict = {name.removeprefix("module."): value for name, value in state_dict.items()}
     model = S3D()
-    try:
-        model.load_state_dict(state_dict)
-    except RuntimeError as error:
-        raise ValueError(f"{checkpoint} does not hold the weights of S3D: {error}") from error
+    _check_names_and_shapes(str(checkpoint), model.state_dict(), state_dict)
+    model.load_state_dict(state_dict)
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise ValueError(f"{checkpoint}: {name} holds NaN or infinite values: the file is damaged")
     return model.eval()
+
+
+def _check_names_and_shapes(file: str, wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:
+    missing = [name for name in wanted if not isinstance(found.get(name), Tensor)]
+    unknown = [name for name in found if name not in wanted and not name.startswith("text_module.")]
+    other_shapes = [
+        f"{name} {tuple(found[name].shape)} for {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if isinstance(found.get(name), Tensor) and found[name].shape != value.shape
+    ]
+    faults = [
+        f"{len(names)} {kind} (such as {', '.join(names[:3])})"
+        for kind, names in (("missing", missing), ("unknown", unknown), ("of another shape", other_shapes))
+        if names
+    ]
+    if faults:
+        raise ValueError(f"{file} does not hold the weights of S3D; of its {len(wanted)} tensors: {'; '.join(faults)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
 
 
 def optimize_for_inference(model: S3D, dtype: torch.dtype = torch.float32, compiled: bool = False) -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -21,23 +20,14 @@ import pytest
 import torch
 
 from mmpt_plugin.features import networks
-from mmpt_plugin.features.extract import (
-    WORK_FOLDER,
-    InProcesses,
-    Job,
-    OnRay,
-    Outcome,
-    ahead,
-    claim,
-    claim_state,
-    embed_blocks,
-    find_videos,
-    in_this_process,
-    is_done,
-    run,
-)
+from mmpt_plugin.features.command import main
+from mmpt_plugin.features.extract import Job, Outcome, is_done, run
+from mmpt_plugin.features.folder import find_videos
+from mmpt_plugin.features.locks import WORK_FOLDER, claim, claim_state
 from mmpt_plugin.features.manifest import read_failures, read_records, read_settings
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig
+from mmpt_plugin.features.one_video import ahead, embed_blocks
+from mmpt_plugin.features.runners import InProcesses, OnRay, in_this_process
 from mmpt_plugin.features.s3d import S3D
 from mmpt_plugin.features.video import VideoBlocks
 
@@ -80,9 +70,9 @@ def stub_job(out: Path, argument: str = "", **settings) -> Job:
 
 def test_features_are_one_normalised_row_a_second(tmp_path, videos, stub):
     out = tmp_path / "out"
-    summary = run(stub_job(out), find_videos(videos), in_this_process)
+    summary = run(stub_job(out), find_videos(videos).videos, in_this_process)
     assert (summary.extracted, summary.seconds, summary.failures) == (2, 4 + 2, {})
-    for video_id, path in find_videos(videos).items():
+    for video_id, path in find_videos(videos).videos.items():
         blocks = np.stack(list(VideoBlocks(path, size=SIZE)))
         expected = mean_colour(torch.from_numpy(blocks)).numpy()
         expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
@@ -93,7 +83,7 @@ def test_features_are_one_normalised_row_a_second(tmp_path, videos, stub):
 
 def test_manifest_and_records(tmp_path, videos, stub):
     out = tmp_path / "out"
-    run(stub_job(out), find_videos(videos), in_this_process)
+    run(stub_job(out), find_videos(videos).videos, in_this_process)
     assert read_settings(out) == {
         "network": "stub:",
         "weights_sha256": "00",
@@ -123,38 +113,38 @@ def test_manifest_and_records(tmp_path, videos, stub):
 
 def test_second_run_does_nothing(tmp_path, videos, stub):
     out = tmp_path / "out"
-    run(stub_job(out), find_videos(videos), in_this_process)
+    run(stub_job(out), find_videos(videos).videos, in_this_process)
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.npy")}
-    summary = run(stub_job(out), find_videos(videos), in_this_process)
+    summary = run(stub_job(out), find_videos(videos).videos, in_this_process)
     assert (summary.done_before, summary.extracted) == (2, 0)
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.npy")} == before
 
 
 def test_cut_off_output_is_made_again(tmp_path, videos, stub):
     out = tmp_path / "out"
-    run(stub_job(out), find_videos(videos), in_this_process)
+    run(stub_job(out), find_videos(videos).videos, in_this_process)
     whole = (out / "a.npy").read_bytes()
     (out / "a.npy").write_bytes(whole[:-5])
     assert not is_done(out, "a", 3)
-    summary = run(stub_job(out), find_videos(videos), in_this_process)
+    summary = run(stub_job(out), find_videos(videos).videos, in_this_process)
     assert (summary.done_before, summary.extracted) == (1, 1)
     assert (out / "a.npy").read_bytes() == whole
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, videos, stub):
     out = tmp_path / "out"
-    run(stub_job(out), find_videos(videos), in_this_process)
+    run(stub_job(out), find_videos(videos).videos, in_this_process)
     with pytest.raises(ValueError, match=r"network: 'stub:' here, 'stub:other' expected"):
-        run(stub_job(out, "other"), find_videos(videos), in_this_process)
+        run(stub_job(out, "other"), find_videos(videos).videos, in_this_process)
     with pytest.raises(ValueError, match=r"fps: 30 here, 10 expected"):
-        run(stub_job(out, fps=10), find_videos(videos), in_this_process)
+        run(stub_job(out, fps=10), find_videos(videos).videos, in_this_process)
 
 
 def test_failures_are_listed_and_the_run_goes_on(tmp_path, videos, stub):
     out = tmp_path / "out"
     (videos / "0broken.mp4").write_bytes(b"nothing")
     write_sound(videos / "sound.mp4")
-    summary = run(stub_job(out), find_videos(videos), in_this_process)
+    summary = run(stub_job(out), find_videos(videos).videos, in_this_process)
     assert summary.extracted == 2
     assert set(summary.failures) == {"0broken", "sound"}
     failures = read_failures(out)
@@ -162,7 +152,7 @@ def test_failures_are_listed_and_the_run_goes_on(tmp_path, videos, stub):
     assert "no video stream" in failures["sound"][1]
     # Repaired, it leaves the list.
     write_video(videos / "0broken.mp4", moving_square(10))
-    summary = run(stub_job(out), find_videos(videos), in_this_process)
+    summary = run(stub_job(out), find_videos(videos).videos, in_this_process)
     assert (summary.done_before, summary.extracted) == (2, 1)
     assert set(read_failures(out)) == {"sound"}
 
@@ -172,7 +162,7 @@ def test_doubtful_outputs_are_named(tmp_path, stub):
     folder.mkdir()
     whole = write_video(tmp_path / "whole.mkv", moving_square(200))
     (folder / "a.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    summary = run(stub_job(tmp_path / "out"), find_videos(folder), in_this_process)
+    summary = run(stub_job(tmp_path / "out"), find_videos(folder).videos, in_this_process)
     assert summary.extracted == 1
     assert "s decoded of 6.7 s declared" in summary.warnings[0]
 
@@ -183,7 +173,7 @@ def test_network_that_gives_nan_is_a_failure(tmp_path, videos, monkeypatch):
         "nan",
         lambda argument, config: FeatureNetwork("nan", "", 3, lambda frames: mean_colour(frames) * torch.nan),
     )
-    summary = run(Job(tmp_path / "out", NetworkConfig("nan")), find_videos(videos), in_this_process)
+    summary = run(Job(tmp_path / "out", NetworkConfig("nan")), find_videos(videos).videos, in_this_process)
     assert len(summary.failures) == 2
     assert "NaN" in summary.failures["a"][1]
     assert not list((tmp_path / "out").glob("*.npy"))
@@ -195,7 +185,7 @@ def test_frames_that_the_network_cannot_take_stop_the_run_before_it_begins(tmp_p
 
     monkeypatch.setitem(networks.NETWORKS, "odd", lambda argument, config: FeatureNetwork("odd", "", 3, embed))
     with pytest.raises(ValueError, match="even T"):
-        run(Job(tmp_path / "out", NetworkConfig("odd"), fps=15), find_videos(videos), in_this_process)
+        run(Job(tmp_path / "out", NetworkConfig("odd"), fps=15), find_videos(videos).videos, in_this_process)
     assert not (tmp_path / "out").exists()
 
 
@@ -259,21 +249,6 @@ def test_ahead_passes_errors_on():
         next(items)
 
 
-def test_find_videos(videos):
-    assert list(find_videos(videos)) == ["a", "-b_c"]
-    assert set(find_videos(videos, keep_suffix=True)) == {"a.mp4", "-b_c.mkv"}
-    (videos / "more" / "a.webm").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"both become a\.npy"):
-        find_videos(videos)
-
-
-def test_find_videos_says_what_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        find_videos(tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match="no video in it"):
-        find_videos(tmp_path)
-
-
 def _claim_and_die(folder: Path) -> None:
     with claim(folder, "a"):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -300,7 +275,7 @@ def test_video_that_another_run_works_on_is_left_to_it(tmp_path, videos, stub):
     out = tmp_path / "out"
     out.mkdir()
     with claim(out, "a"):
-        summary = run(stub_job(out), find_videos(videos), in_this_process)
+        summary = run(stub_job(out), find_videos(videos).videos, in_this_process)
     assert (summary.extracted, summary.held_by_others, summary.failures) == (1, ["a"], {})
 
 
@@ -312,7 +287,7 @@ def test_workers_that_die_are_noticed(tmp_path, videos, stub):
         (out / WORK_FOLDER / "a.claim").touch()  # what a killed process leaves behind
         yield from ()
 
-    summary = run(stub_job(out), find_videos(videos), dying_workers)
+    summary = run(stub_job(out), find_videos(videos).videos, dying_workers)
     assert "died" in summary.failures["a"][1]
     assert summary.not_reached == ["-b_c"]
     assert "died" in read_failures(out)["a"][1]
@@ -393,7 +368,7 @@ def lines_per_video(out: Path) -> dict[str, int]:
 @pytest.mark.slow
 def test_ray_repeats_the_videos_of_a_killed_worker_and_no_other(tmp_path, tiny_vit, long_videos):
     job = Job(tmp_path / "out", NetworkConfig(tiny_vit), frame_size=SIZE, torch_threads=1, decode_threads=1)
-    videos = find_videos(long_videos)
+    videos = find_videos(long_videos).videos
     summary, (video_id, _) = run_and_kill(job, videos, OnRay("local", 2))
     assert summary.failures == {}
     assert summary.extracted == 6
@@ -408,7 +383,7 @@ def test_ray_repeats_the_videos_of_a_killed_worker_and_no_other(tmp_path, tiny_v
 @pytest.mark.slow
 def test_a_killed_worker_process_costs_one_video_at_most(tmp_path, tiny_vit, long_videos):
     job = Job(tmp_path / "out", NetworkConfig(tiny_vit), frame_size=SIZE, torch_threads=1, decode_threads=1)
-    videos = find_videos(long_videos)
+    videos = find_videos(long_videos).videos
     summary, (video_id, _) = run_and_kill(job, videos, InProcesses(2))
     assert set(summary.failures) <= {video_id}  # the other worker takes it over if it comes by later
     assert summary.extracted + len(summary.failures) == 6
@@ -432,7 +407,8 @@ LONG_VIDEO = """
 import sys
 from pathlib import Path
 from mmpt_plugin.features import networks
-from mmpt_plugin.features.extract import Job, in_this_process, run
+from mmpt_plugin.features.extract import Job, run
+from mmpt_plugin.features.runners import in_this_process
 
 def mean_colour(frames):
     return frames.float().mean(dim=(1, 2, 3)) + 1
@@ -482,7 +458,7 @@ def test_two_runs_at_once_share_the_work(tmp_path, tiny_vit, long_videos):
     runs = [start_script(long_videos, tmp_path / "out", tiny_vit, *options) for options in ((), ("--workers", "2"))]
     outputs = [process.communicate()[0] for process in runs]
     assert {process.returncode for process in runs} <= {0, 3}, outputs
-    assert lines_per_video(tmp_path / "out") == dict.fromkeys(find_videos(long_videos), 1)
+    assert lines_per_video(tmp_path / "out") == dict.fromkeys(find_videos(long_videos).videos, 1)
 
 
 def test_script_on_odd_files(tmp_path, tiny_vit, capsys, monkeypatch):
@@ -500,7 +476,6 @@ def test_script_on_odd_files(tmp_path, tiny_vit, capsys, monkeypatch):
     write_video(folder / "no_frames.mkv", [])
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "corrupt.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
-    main = runpy.run_path(str(SCRIPT))["main"]
     assert main(script_arguments(folder, out, tiny_vit)) == 1
     assert set(read_failures(out)) == {"sound_only", "no_frames", "empty", "corrupt"}
     assert "4 failed, 1 with warnings" in capsys.readouterr().out
@@ -511,7 +486,6 @@ def test_script_on_odd_files(tmp_path, tiny_vit, capsys, monkeypatch):
 
 def test_script(tmp_path, tiny_vit, videos, capsys, monkeypatch):
     monkeypatch.setattr(logging.root, "handlers", [])  # the script sets its own
-    main = runpy.run_path(str(SCRIPT))["main"]
     out = tmp_path / "out"
     assert main(script_arguments(videos, out, tiny_vit)) == 0
     assert np.load(out / "a.npy").shape == (4, 24)

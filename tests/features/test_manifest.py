@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import logging
-import subprocess
-import sys
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from mmpt_plugin.features.manifest import (
+    Failures,
     FeatureSettings,
     VideoRecord,
     append_record,
@@ -20,7 +20,6 @@ from mmpt_plugin.features.manifest import (
     read_failures,
     read_records,
     read_settings,
-    update_failures,
     write_settings,
 )
 
@@ -66,7 +65,9 @@ def test_features_of_unknown_settings_are_not_added_to(tmp_path):
         write_settings(tmp_path, SETTINGS)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]"])
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", "{}", '{"network": 1, "weights_sha256": "", "feature_size": 3}', "[" * 100_000]
+)
 def test_damaged_manifest(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=r"manifest\.json"):
@@ -90,20 +91,108 @@ def test_record_after_a_cut_line_is_not_lost(tmp_path):
     assert set(read_records(tmp_path)) == {"a"}
 
 
-def test_failures_come_and_go(tmp_path):
-    update_failures(tmp_path, {"a": ("x/a.mp4", "no\tvideo\nstream"), "b": ("x/b.mp4", "damaged")}, set())
-    assert read_failures(tmp_path) == {"a": ("x/a.mp4", "no video stream"), "b": ("x/b.mp4", "damaged")}
-    update_failures(tmp_path, {"c": ("x/c.mp4", "short")}, {"a"})
+@pytest.fixture
+def sources(tmp_path) -> Path:
+    """A folder with the files of three videos that gave no features."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (folder / name).touch()
+    return folder
+
+
+def test_failures_come_and_go(tmp_path, sources):
+    a, b, c = (str(sources / f"{name}.mp4") for name in "abc")
+    failures = Failures(tmp_path)
+    failures.add("a", a, "no\tvideo\nstream")
+    failures.add("b", b, "damaged")
+    assert read_failures(tmp_path) == {"a": (a, "no video stream"), "b": (b, "damaged")}
+    failures.add("c", c, "short")
+    failures.settle({"a"})
     assert set(read_failures(tmp_path)) == {"b", "c"}
-    update_failures(tmp_path, {}, {"b", "c"})
+    failures.settle({"b", "c"})
     assert not (tmp_path / "failures.tsv").exists()
     assert read_failures(tmp_path) == {}
 
 
+def test_failures_of_videos_that_are_gone_leave_the_list(tmp_path, sources):
+    failures = Failures(tmp_path)
+    failures.add("a", str(sources / "a.mp4"), "damaged")
+    failures.add("b", str(sources / "b.mp4"), "damaged")
+    (sources / "a.mp4").unlink()
+    failures.settle(set())
+    assert set(read_failures(tmp_path)) == {"b"}
+
+
+@pytest.mark.parametrize(
+    "name", ["two  blanks", "tab\there", "line\nbreak", "back\\tslash", "caf\u00e9", "not utf-8 \udcff"]
+)
+def test_names_survive_in_the_list(tmp_path, name):
+    source = tmp_path / f"{name}.mp4"
+    source.touch()
+    failures = Failures(tmp_path)
+    failures.add(name, str(source), "damaged")
+    failures.settle(set())
+    assert read_failures(tmp_path) == {name: (str(source), "damaged")}
+    (tmp_path / "failures.tsv").read_text(encoding="utf-8")
+    failures.settle({name})
+    assert read_failures(tmp_path) == {}
+
+
+def test_the_last_failure_of_a_video_counts(tmp_path):
+    failures = Failures(tmp_path)
+    failures.add("a", "a.mp4", "cut off")
+    failures.add("a", "a.mp4", "damaged")
+    assert read_failures(tmp_path) == {"a": ("a.mp4", "damaged")}
+
+
+def test_failures_are_added_and_not_written_anew(tmp_path):
+    failures = Failures(tmp_path)
+    failures.add("a", "a.mp4", "damaged")
+    first = (tmp_path / "failures.tsv").stat()
+    failures.add("b", "b.mp4", "damaged")
+    second = (tmp_path / "failures.tsv").stat()
+    assert second.st_ino == first.st_ino
+    assert 0 < second.st_size - first.st_size < 50
+
+
+def test_what_others_add_is_read_from_where_reading_ended(tmp_path, monkeypatch):
+    mine, theirs = Failures(tmp_path), Failures(tmp_path)
+    taken: list[bytes] = []
+    monkeypatch.setattr(mine, "_take", lambda line, take=mine._take: (taken.append(line), take(line)))
+    theirs.add("a", "a.mp4", "damaged")
+    assert set(mine.rows()) == {"a"}
+    theirs.add("b", "b.mp4", "damaged")
+    assert set(mine.rows()) == {"a", "b"}
+    assert len(taken) == 3  # the head and two rows, each once
+    replaced = Failures(tmp_path)
+    replaced.settle({"b"})  # neither file is there: an empty list goes
+    assert mine.rows() == {}
+
+
+@pytest.mark.parametrize("line", [b"a\tb\n", b"\n", b"a\tb\tc\tnoon\n", b"\xff\xfe\n", b"a\tb\tc\td\te\n"])
+def test_malformed_line_is_passed_over_and_named(tmp_path, caplog, line):
+    Failures(tmp_path).add("a", "a.mp4", "damaged")
+    with (tmp_path / "failures.tsv").open("ab") as file:
+        file.write(line)
+    Failures(tmp_path).add("b", "b.mp4", "damaged")
+    assert set(read_failures(tmp_path)) == {"a", "b"}
+    assert "failures.tsv: a line that cannot be read is passed over" in caplog.text
+
+
+def test_row_after_a_cut_line_is_not_lost(tmp_path):
+    Failures(tmp_path).add("a", "a.mp4", "damaged")
+    with (tmp_path / "failures.tsv").open("ab") as file:
+        file.write(b"d\td.mp")
+    Failures(tmp_path).add("b", "b.mp4", "damaged")
+    assert set(read_failures(tmp_path)) == {"a", "b"}
+
+
 def _append_many(folder: Path, first: int) -> None:
+    failures = Failures(folder)
     for i in range(50):
         append_record(folder, record(f"{first + i}"))
-        update_failures(folder, {f"{first + i}": ("a", "b")}, set())
+        failures.add(f"{first + i}", "a", "b")
 
 
 def test_processes_do_not_lose_each_others_lines(tmp_path):
@@ -117,6 +206,13 @@ def test_processes_do_not_lose_each_others_lines(tmp_path):
 
 
 def test_readers_need_no_torch():
+    """As a file: the package's __init__ may load what it likes."""
     path = Path(__file__).parents[2] / "mmpt_plugin" / "features" / "manifest.py"
-    script = f"import runpy, sys; runpy.run_path({str(path)!r}, run_name='manifest'); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", script], check=True)
+    imports = [
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert "locked" in imports
+    assert not {name.split(".")[0] for name in imports} & {"torch", "transformers", "fairseq"}

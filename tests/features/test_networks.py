@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,77 @@ def test_clip_gives_its_projected_image_vectors(tmp_path, frames):
     torch.testing.assert_close(network(frames)[1], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture
+def vit_copy(vit_folder, tmp_path) -> Path:
+    return shutil.copytree(vit_folder, tmp_path / "tiny-vit")
+
+
+def test_processor_configuration_of_transformers_5(vit_copy, vit_folder, frames):
+    settings = json.loads((vit_copy / "preprocessor_config.json").read_text())
+    (vit_copy / "preprocessor_config.json").unlink()
+    (vit_copy / "processor_config.json").write_text(json.dumps({"image_processor": settings, "tokenizer": {}}))
+    network, same = (load_network(NetworkConfig(f"hf:{folder}")) for folder in (vit_copy, vit_folder))
+    assert torch.equal(network(frames), same(frames))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no preprocessor_config.json and no processor_config.json"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[1]", "no settings"),
+        ({"size": None}, "states no image size"),
+        ({"size": 10**9}, "states no image size"),
+        ({"size": 0}, "states no image size"),
+        ({"image_mean": None}, "image_mean is None"),
+        ({"image_mean": [0.5, 0.5]}, "image_mean"),
+        ({"image_std": [0, 1, 1]}, "none may be 0"),
+        ({"image_std": ["1", 1, 1]}, "image_std"),
+        ({"rescale_factor": "x"}, "rescale_factor"),
+        ({"rescale_factor": float("nan")}, "rescale_factor"),
+    ],
+)
+def test_damaged_preprocessing_is_named(vit_copy, content, message):
+    path = vit_copy / "preprocessor_config.json"
+    if content is None:
+        path.unlink()
+    elif isinstance(content, str):
+        path.write_text(content)
+    else:
+        save_preprocessing(vit_copy, **content)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_network(NetworkConfig(f"hf:{vit_copy}"))
+    assert "tiny-vit" in str(caught.value)
+
+
+def test_video_model_is_refused_by_name(tmp_path):
+    from transformers import VideoMAEConfig, VideoMAEModel
+
+    tiny = {**TINY, "num_frames": 2, "tubelet_size": 1}
+    VideoMAEModel(VideoMAEConfig(**tiny)).save_pretrained(tmp_path / "mae")
+    save_preprocessing(tmp_path / "mae")
+    with pytest.raises(ValueError, match=r"mae holds a video model \(videomae\)"):
+        load_network(NetworkConfig(f"hf:{tmp_path / 'mae'}"))
+
+
+def test_text_model_is_refused(tiny_bert):
+    shutil.copytree(tiny_bert, folder := tiny_bert.parent / "bert-for-frames", dirs_exist_ok=True)
+    save_preprocessing(folder)
+    with pytest.raises(ValueError, match="BertModel does not take single pictures of 32 x 32"):
+        load_network(NetworkConfig(f"hf:{folder}"))
+
+
+def test_code_of_the_folder_is_not_run(vit_copy, monkeypatch):
+    (vit_copy / "own.py").write_text("raise SystemExit('foreign code ran')\n")
+    config = json.loads((vit_copy / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (vit_copy / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(ValueError, match="tiny-vit"):
+        load_network(NetworkConfig(f"hf:{vit_copy}"))
+
+
 def test_frames_of_another_size_are_resized(vit_folder):
     network = load_network(NetworkConfig(f"hf:{vit_folder}"))
     gray = torch.full((1, 2, 224, 224, 3), 128, dtype=torch.uint8)
@@ -179,6 +251,15 @@ def test_own_network_by_name(monkeypatch, frames):
 def test_bad_settings(config, message):
     with pytest.raises(ValueError, match=message):
         load_network(config)
+
+
+def test_s3d_file_is_named_by_the_network_or_lies_where_torch_keeps_its_files(tmp_path, s3d_weights, monkeypatch):
+    by_name = load_network(NetworkConfig(f"s3d:{s3d_weights}"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(s3d_weights, tmp_path / "checkpoints" / "s3d_howto100m.pth")
+    assert by_name.name == "s3d"
+    assert load_network(NetworkConfig("s3d")).weights_sha256 == by_name.weights_sha256
 
 
 def test_missing_weights_and_folders(tmp_path):

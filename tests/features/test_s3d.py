@@ -145,6 +145,30 @@ def test_load_s3d(tmp_path):
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("wrap", [lambda state: {"state_dict": state, "epoch": 3}, lambda state: state])
+@pytest.mark.parametrize("prefix", ["module.", ""])
+def test_load_s3d_unwraps(tmp_path, wrap, prefix):
+    state = random_model().state_dict()
+    torch.save(wrap({f"{prefix}{name}": value for name, value in state.items()}), tmp_path / "s3d.pth")
+    assert all(torch.equal(value, state[name]) for name, value in load_s3d(tmp_path / "s3d.pth").state_dict().items())
+
+
+def test_load_s3d_refuses_damaged_weights_in_few_words(tmp_path):
+    state = random_model().state_dict()
+    path = tmp_path / "s3d.pth"
+    for broken, message in (
+        ({**state, "fc.bias": torch.full((512,), torch.nan)}, r"fc\.bias holds NaN"),
+        ({**state, "fc.bias": torch.zeros(511)}, r"1 of another shape \(such as fc\.bias \(511,\) for \(512,\)\)"),
+        ({f"x.{name}": value for name, value in state.items()}, r"\d+ missing \(such as conv1.*; \d+ unknown"),
+        ({**state, "fc.bias": 3}, "1 missing"),
+    ):
+        torch.save(broken, path)
+        with pytest.raises(ValueError, match=message) as caught:
+            load_s3d(path)
+        assert "s3d.pth" in str(caught.value)
+        assert len(str(caught.value)) < 600
+
+
 @pytest.mark.parametrize("content", ["text", "list", "other network"])
 def test_load_s3d_refuses_other_files(tmp_path, content):
     path = tmp_path / "s3d.pth"

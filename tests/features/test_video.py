@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -258,15 +259,147 @@ def test_damage_is_counted(tmp_path):
     assert 80 < video.frames <= 90
 
 
+def join(path: Path, *parts: Path) -> Path:
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
 def test_joined_files_play_one_after_the_other(tmp_path):
     # Their clocks both start at 0, and their pictures differ in size.
     first = write_video(tmp_path / "a.ts", moving_square(45))
     second = write_video(tmp_path / "b.ts", moving_square(45, 200, 300))
-    path = tmp_path / "c.ts"
-    path.write_bytes(first.read_bytes() + second.read_bytes())
-    video = VideoBlocks(path)
+    video = VideoBlocks(join(tmp_path / "c.ts", first, second))
     assert len(list(video)) == 3
     assert video.frames == 90
+
+
+@pytest.mark.parametrize(
+    ("first_start", "second_start"),
+    [(0, 0), (0, 600), (600, 0), (50, 0), (0, 14), (95_383, 20)],  # seconds; the clock turns over at 95,443
+)
+@pytest.mark.parametrize(("suffix", "codec"), [("ts", "libx264"), ("mpg", "mpeg2video")])
+def test_clock_that_jumps_in_mid_file_goes_on(tmp_path, first_start, second_start, suffix, codec):
+    # ffmpeg's command line gives 120 frames for each.
+    parts = [
+        write_video(
+            tmp_path / f"{part}.{suffix}",
+            moving_square(60, 96, 96),
+            codec=codec,
+            times=[30 * start + i for i in range(60)],
+        )
+        for part, start in enumerate((first_start, second_start))
+    ]
+    video = VideoBlocks(join(tmp_path / f"joined.{suffix}", *parts), size=32)
+    assert len(list(video)) == 4
+    assert (video.frames, video.decoded) == (120, 120)
+    assert video.declared_seconds is None  # what libavformat computes from first and last time stamp
+
+
+def test_gap_below_ten_seconds_is_filled_in_transport_streams_too(tmp_path):
+    parts = [
+        write_video(tmp_path / f"{start}.ts", moving_square(60, 96, 96), times=[30 * start + i for i in range(60)])
+        for start in (0, 10)
+    ]
+    video = VideoBlocks(join(tmp_path / "joined.ts", *parts), size=32)
+    assert len(list(video)) == 12
+
+
+def circle(size: int) -> np.ndarray:
+    rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
+    return np.repeat(np.uint8(255 * (rows**2 + columns**2 < (size / 4) ** 2))[:, :, None], 3, axis=2)
+
+
+def test_circle_stays_round_where_the_pictures_size_changes(tmp_path):
+    parts = [write_video(tmp_path / f"{size}.ts", [circle(size)] * 30) for size in (96, 192)]
+    frames = decode(join(tmp_path / "joined.ts", *parts))
+    assert len(frames) == 60
+    for frame in frames[[0, 29, 30, 59]]:
+        height, width = (frame[:, 112, 0] > 128).sum(), (frame[112, :, 0] > 128).sum()
+        assert height == width == pytest.approx(112, abs=2)
+
+
+@pytest.mark.parametrize("pix_fmts", [("yuv420p", "yuvj420p"), ("yuv420p", "yuv444p")])
+def test_colours_stay_where_the_pictures_format_changes(tmp_path, pix_fmts):
+    parts = [
+        write_video(tmp_path / f"{pix_fmt}.ts", gray_levels([180] * 30), pix_fmt=pix_fmt, options={"qp": "0"})
+        for pix_fmt in pix_fmts
+    ]
+    frames = decode(join(tmp_path / "joined.ts", *parts), size=32)
+    assert len(frames) == 60
+    assert abs(frames[-1].mean() - frames[0].mean()) < 2
+
+
+def test_single_picture_is_a_video_of_one_frame(tmp_path):
+    video = VideoBlocks(write_video(tmp_path / "a.mp4", moving_square(1), fps=240))
+    assert len(list(video)) == video.frames == 1
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_damaged_time_stamp_does_not_make_rows_without_end(tmp_path, suffix):
+    for seconds, rows in ((600, 601), (7200, 0)):
+        path = write_video(tmp_path / f"{seconds}.{suffix}", moving_square(4, 32, 32), times=[0, 1, 2, 30 * seconds])
+        video = VideoBlocks(path, size=16)
+        if rows:
+            assert len(list(video)) == rows
+        else:
+            with pytest.raises(VideoError, match=r"7200\.m.*4 pictures would stand for 72\d\d s.*time stamp"):
+                list(video)
+
+
+def test_late_start_that_cannot_be_true_is_refused(tmp_path):
+    path = write_video(
+        tmp_path / "a.mkv", moving_square(3, 32, 32), times=[216_000 + i for i in range(3)], sound_seconds=1
+    )
+    with pytest.raises(VideoError, match="time stamp"):
+        list(VideoBlocks(path, size=16))
+
+
+def test_many_long_gaps_are_bounded_together(tmp_path):
+    path = write_video(tmp_path / "a.mkv", moving_square(20, 32, 32), fps=1, times=[900 * i for i in range(20)])
+    with pytest.raises(VideoError, match="time stamp"):
+        list(VideoBlocks(path, size=16))
+
+
+def test_picture_too_long_to_be_scaled(tmp_path):
+    path = write_video(tmp_path / "a.mkv", [np.zeros((2, 16000, 3), np.uint8)], codec="ffv1", pix_fmt="yuv420p")
+    with pytest.raises(VideoError, match="16000 x 2"):
+        list(VideoBlocks(path))
+
+
+def test_picture_with_too_many_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmpt_plugin.features.video.MOST_PIXELS", 64 * 48 - 1)
+    with pytest.raises(VideoError, match=r"a\.mkv"):
+        list(VideoBlocks(write_video(tmp_path / "a.mkv", gray_levels([9] * 3))))
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile secret.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nsecret.mp4\n#EXT-X-ENDLIST\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile:secret.ts\n#EXT-X-ENDLIST\n",
+        "<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011' type='static'><Period/></MPD>",
+    ],
+)
+def test_playlist_that_calls_itself_a_video_is_refused(tmp_path, playlist):
+    write_video(tmp_path / "secret.mp4", moving_square(3))
+    write_video(tmp_path / "secret.ts", moving_square(3))
+    (tmp_path / "a.mp4").write_text(playlist)
+    with pytest.raises(VideoError, match=r"a\.mp4: (not a container of video|ffmpeg cannot read)"):
+        list(VideoBlocks(tmp_path / "a.mp4"))
+
+
+def test_name_that_looks_like_a_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "a.mp4", moving_square(3)).rename("concat:b.mp4")
+    assert len(list(VideoBlocks("concat:b.mp4"))) == 1
+
+
+def test_what_is_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    for path in (tmp_path / "a.mp4", tmp_path):
+        with pytest.raises(VideoError, match="not a regular file"):
+            list(VideoBlocks(path))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from mmpt_plugin.data.shard_writer import ShardWriter
 from mmpt_plugin.demo.corpus import write_demo_corpus
 from mmpt_plugin.demo.world import DemoWorld
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
-from mmpt_plugin.features.manifest import FeatureSettings, update_failures, write_settings
+from mmpt_plugin.features.manifest import Failures, FeatureSettings, write_settings
 from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
 from mmpt_plugin.preparation import check_data, folder_check
 
@@ -134,7 +134,7 @@ def test_missing_features_are_counted_and_named(check, data):
     for path in missing:
         path.unlink()
     shutil.rmtree(data / "msrvtt" / "features")
-    update_failures(data / "coin" / "features", {missing[0].stem: ("a.mp4", "no frames")}, set())
+    Failures(data / "coin" / "features").add(missing[0].stem, "a.mp4", "no frames")
     code, said = check(data)
     assert code == 0
     assert said["coin"].startswith("incomplete")
