@@ -24,8 +24,14 @@ setup(
         "sentencepiece>=0.2",  # the tokenizers of some BERTs, read with protobuf
         "protobuf",
         "msgspec>=0.19",  # the shapes of annotation and results files
+        "filelock>=3.30",
         "tabulate",
     ],
+    entry_points={
+        "console_scripts": [
+            "mmpt-extract=mmpt_plugin.features.command:main",
+        ]
+    },
     extras_require={
         # Training and evaluation by fairseq's commands: all that fairseq itself imports. fairseq and faiss stand apart
         # because which of their distributions fits depends on the machine. Any that provides the module will do.
