@@ -19,12 +19,11 @@ setup(
         "transformers>=5.0",
         "numpy>=1.26",
         "tqdm",
-        "filelock",
+        "filelock>=3.30",
         "safetensors",
         "sentencepiece>=0.2",  # the tokenizers of some BERTs, read with protobuf
         "protobuf",
         "msgspec>=0.19",  # the shapes of annotation and results files
-        "filelock>=3.30",
         "tabulate",
     ],
     entry_points={
