@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from mmpt_plugin.evaluation.encoding import batches_by_length
 from mmpt_plugin.evaluation.windows import merge_windows, sliding_windows
-from mmpt_plugin.features.extract import embed_blocks
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig, load_network
+from mmpt_plugin.features.one_video import embed_blocks
 from mmpt_plugin.features.video import VideoBlocks
 from mmpt_plugin.inference import VideoClip
 from mmpt_plugin.search.store import Rows

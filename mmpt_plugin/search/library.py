@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from mmpt_plugin.features.extract import VIDEO_SUFFIXES
+from mmpt_plugin.features.folder import VIDEO_SUFFIXES
 from mmpt_plugin.features.manifest import FeatureSettings, check_same_settings
 from mmpt_plugin.features.networks import NetworkConfig
 from mmpt_plugin.files import lock

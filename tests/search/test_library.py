@@ -48,8 +48,8 @@ def test_adding_runs_the_whole_chain(library, films):
 
 def test_window_vectors_are_those_of_video_clip(library, films, network):
     """A library's vectors are what the model gives to the features of extraction."""
-    from mmpt_plugin.features.extract import embed_blocks
     from mmpt_plugin.features.networks import NetworkConfig, load_network
+    from mmpt_plugin.features.one_video import embed_blocks
     from mmpt_plugin.features.video import VideoBlocks
 
     blocks = VideoBlocks(films / "one.mp4", 4, 32)
