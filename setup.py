@@ -12,6 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["mmpt_plugin", "mmpt_plugin.*"]),
+    package_data={"mmpt_plugin.report": ["templates/*"]},
     python_requires=">=3.11,<3.13",
     # What embedding needs: torch, transformers and numpy. tqdm, filelock and safetensors come with transformers.
     install_requires=[
@@ -53,7 +54,7 @@ setup(
         "prepare": ["av>=14", "ijson>=3.3", "pysubs2>=1.8"],  # features and captions from raw videos
         "speech": ["av>=14", "faster-whisper>=1.1"],  # captions from speech
         "search": ["av>=14", "pysubs2>=1.8", "starlette>=0.40", "uvicorn>=0.30", "jinja2>=3.1"],  # a folder of videos
-        "report": ["jinja2>=3.1", "altair>=5.5"],  # pages with pictures of a run and of an evaluation
+        "report": ["jinja2>=3.1", "altair>=6", "vl-convert-python>=1.9", "pillow>=11"],  # pages of runs and evaluations
         "ray": ["ray>=2.40"],
         "tensorboard": ["tensorboardX"],
         "docs": ["mkdocs-material>=9.5"],

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""One table over benchmarks and checkpoints: see mmpt_plugin/evaluation/collect.py."""
+"""One table over benchmarks and checkpoints: see mmpt_plugin/report/collect.py."""
 
-from mmpt_plugin.evaluation.collect import main
+from mmpt_plugin.report.collect import main
 
 if __name__ == "__main__":
     main()

@@ -19,8 +19,20 @@ ALLOWED = {  # part -> parts that it may import besides itself and `files`, the 
     "preparation": {"data", "models", "evaluation", "features", "finetuning"},
     "demo": {"data", "models", "evaluation"},
     "search": {"captions", "data", "models", "evaluation", "features", "inference", "demo"},
+    "report": {"data", "features", "evaluation"},
     "inference": {"data", "models", "evaluation", "features"},
-    "tasks": {"bounds", "data", "models", "criterions", "retrieval", "evaluation", "features", "finetuning", "demo"},
+    "tasks": {
+        "bounds",
+        "data",
+        "models",
+        "criterions",
+        "retrieval",
+        "evaluation",
+        "features",
+        "finetuning",
+        "demo",
+        "report",
+    },
 }
 WITHOUT_TORCH = [
     *(PACKAGE / "evaluation" / "benchmarks").glob("*.py"),
@@ -40,6 +52,7 @@ WITHOUT_TORCH = [
             "safe_pickle.py",
         )
     ),
+    *(PACKAGE / "report").glob("*.py"),
     PACKAGE / "finetuning" / "training_sets.py",
     *(PACKAGE / "retrieval" / name for name in ("clusters.py", "index.py")),
 ]

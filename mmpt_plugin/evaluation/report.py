@@ -181,15 +181,15 @@ def table_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
     "group/metric". Baselines keep their names (`_` as a space); `chance` and `best possible` stand last.
     """
     columns = {
-        "ours": _flat(results["metrics"]),
-        "95% interval": _flat(results.get("intervals", {})),
-        "paper": _flat(results["paper"]),
-        "original's rule": _flat(results.get("original", {})),
+        "ours": flat_numbers(results["metrics"]),
+        "95% interval": flat_numbers(results.get("intervals", {})),
+        "paper": flat_numbers(results["paper"]),
+        "original's rule": flat_numbers(results.get("original", {})),
     }
     last = ("chance", "best_possible")
     names = [name for name in results["baselines"] if name not in last]
     names += [name for name in last if name in results["baselines"]]
-    columns |= {name.replace("_", " "): _flat(results["baselines"][name]) for name in names}
+    columns |= {name.replace("_", " "): flat_numbers(results["baselines"][name]) for name in names}
     metrics = dict.fromkeys([*columns["ours"], *columns["original's rule"]])
     return [
         {"metric": metric} | {column: _shown(metric, numbers.get(metric)) for column, numbers in columns.items()}
@@ -221,10 +221,11 @@ def markdown_table(rows: list[dict[str, str]], columns: list[str]) -> str:
     return tabulate(body, headers=columns, tablefmt="github", disable_numparse=True)
 
 
-def _flat(numbers: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+def flat_numbers(numbers: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """Numbers of nested groups in one level: "group/metric" -> number."""
     flat: dict[str, Any] = {}
     for name, value in numbers.items():
-        flat |= _flat(value, f"{group}{name}/") if isinstance(value, Mapping) else {group + name: value}
+        flat |= flat_numbers(value, f"{group}{name}/") if isinstance(value, Mapping) else {group + name: value}
     return flat
 
 

@@ -5,8 +5,9 @@ of zero and an optimizer that holds no state; its validation is the evaluation. 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Optional
 
@@ -64,6 +65,8 @@ class VideoClipZeroShotConfig(FairseqDataclass):
         default="official",
         metadata={"help": "crosstask: test videos by the annotation files alone, or the original's draw by features"},
     )
+    report: bool = field(default=True, metadata={"help": "write a page beside the results (docs/results.md)"})
+    videos: Optional[str] = field(default=None, metadata={"help": "folder of videos, for small pictures on the page"})
     batch_size: int = field(default=128, metadata={"help": "texts or windows encoded at once"})
     bert: str = II("model.bert")
     checkpoint: str = II("checkpoint.restore_file")
@@ -106,6 +109,7 @@ class VideoClipZeroShotTask(VideoClipTask):
                 f"{self.benchmark.name} compares the states of seconds with texts, which pre-training does not do where "
                 "model.pooling=cls: zero-shot scores say little of this checkpoint"
             )
+        self.pictures = page_pictures(cfg.report, cfg.videos)
         self.encoded: list[EncodedBatch] = []
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
@@ -185,11 +189,40 @@ class VideoClipZeroShotTask(VideoClipTask):
             results["checkpoint"]["fine_tuned_on"] = self.fine_tuned_on
             results["paper"] = self.benchmark.paper_fine_tuned if self.fine_tuned_on == self.benchmark.name else {}
         path = write_results(Path(self.cfg.results_path), self.benchmark, evaluation, results, scores)
-        logger.info(f"results in {path}\n{format_table(results)}")
+        page = self.write_page(path)
+        logger.info(f"results in {path}{f', page in {page}' if page else ''}\n{format_table(results)}")
+
+    def write_page(self, results: Path) -> Path | None:
+        """The page beside the results, where one is wanted and the libraries are there."""
+        if self.pictures is None:
+            return None
+        from mmpt_plugin.report.evaluation_pages import write_evaluation_page
+
+        return write_evaluation_page([results], pictures=self.pictures)
 
     def max_positions(self) -> None:
         """Windows and texts are cut to the model's lengths: none is too long."""
         return None
+
+
+def page_pictures(report: bool, videos: str | None) -> Callable[[str, float], str | None] | None:
+    """Where the pictures of a page come from; None where no page is to be written.
+
+    Raises:
+        NotADirectoryError: if there is no such folder of videos.
+    """
+    if not report:
+        return None
+    if missing := [name for name in ("altair", "vl_convert", "jinja2") if find_spec(name) is None]:
+        logger.warning(
+            f"no page will be written: {', '.join(missing)} is not installed. Install with pip install "
+            "'mmpt_plugin[report]' and run scripts/report.py on the results, or set task.report=false"
+        )
+        return None
+    from mmpt_plugin.report.frames import VideoFolder
+    from mmpt_plugin.report.parts import no_pictures
+
+    return VideoFolder(Path(videos)) if videos else no_pictures
 
 
 def gather_to_first(encoded: list[EncodedBatch]) -> list[EncodedBatch] | None:

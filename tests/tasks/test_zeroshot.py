@@ -95,6 +95,7 @@ def test_scores_are_those_of_the_checkpoints_embeddings(
     windows = [videos[i % 2][start : min(end, start + 32)] for i, (start, end) in enumerate(SEGMENTS)]
     assert [len(window) for window in windows] == [5, 32, 1, 30, 1, 0, 32]
     similarities = (clip.encode_text(SENTENCES) @ clip.encode_video(windows).T).numpy()
+    assert "YouCook2: which clip" in (tmp_path / "results" / "youcook2.html").read_text()
     saved = np.load(tmp_path / "results" / "youcook2_scores.npz")
     np.testing.assert_allclose(saved["similarities"], similarities, atol=1e-4)
     ranks = (similarities >= np.diag(similarities)[:, None]).sum(1)  # 1: only itself is as similar

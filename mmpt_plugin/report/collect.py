@@ -129,10 +129,15 @@ def main(arguments: list[str] | None = None) -> None:
         action="store_true",
         help="instead: how far each later checkpoint is above the first, with paired intervals over videos",
     )
+    parser.add_argument("--html", type=Path, metavar="PAGE", help="write the numbers side by side as a page, too")
     parser.add_argument("--output", type=Path, help="write there instead of to the terminal")
     options = parser.parse_args(arguments)
     try:
         files = results_files(options.outputs)
+        if options.html:
+            from mmpt_plugin.report.evaluation_pages import write_table_page  # needs the extra `report`
+
+            write_table_page(files, options.html)
         rows = compare(files) if options.compare else collect([read_results(file) for file in files])
         table = format_rows(brief(rows) if options.brief and not options.compare else rows, options.format)
     except (FileNotFoundError, ValueError) as error:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpt_plugin.evaluation import collect
 from mmpt_plugin.evaluation.bootstrap import VideoSums
+from mmpt_plugin.report import collect
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "collect_results.py"
 
@@ -134,3 +134,10 @@ def test_what_cannot_be_compared(outputs, tmp_path, capsys):
         sums = VideoSums.of([*videos], {"R@1": (1, 1)})
         np.savez(tmp_path / folder / "msrvtt_scores.npz", **sums.arrays())
     assert "one/msrvtt.json and" in (message := refused(*outputs)) and "other videos or queries" in message
+
+
+def test_the_numbers_side_by_side_as_a_page(outputs, tmp_path, capsys):
+    collect.main([*outputs, "--html", str(tmp_path / "table.html")])
+    assert "| msrvtt" in capsys.readouterr().out
+    page = (tmp_path / "table.html").read_text()
+    assert "a.pt" in page and "b.pt" in page and "40.0" in page

@@ -1,0 +1,77 @@
+"""Small pictures of videos for a page, where the videos are at hand."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+from functools import lru_cache
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+WIDTH = 128  # pixels; some 3 kB a picture as JPEG
+QUALITY = 70
+
+
+class VideoFolder:
+    """Frames of the videos in a folder: `<id>.<any ending>`, or a file named as the id itself.
+
+    A video that is missing or cannot be decoded has no picture; the first few are named in the log.
+
+    Args:
+        folder: with the video files, not in further folders.
+
+    Raises:
+        NotADirectoryError: if there is no such folder.
+        ModuleNotFoundError: without PyAV, which decodes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise NotADirectoryError(
+                f"task.videos={folder}: no such folder; it must hold the videos as <video id>.<ending>"
+            )
+        import av  # noqa: F401 (asked for here, so that its absence is known before an evaluation runs)
+
+        self.folder = folder
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+        self._files = {file.stem: file for file in files} | {file.name: file for file in files}
+        self._silent: set[str] = set()
+        self._frame = lru_cache(maxsize=4096)(self._decode)
+
+    def __call__(self, video_id: str, second: float) -> str | None:
+        """The frame at `second` (the last one of a shorter video) as a data URI, or None."""
+        return self._frame(video_id, float(second))
+
+    def _decode(self, video_id: str, second: float) -> str | None:
+        import av
+
+        file = self._files.get(video_id)
+        if file is None:
+            return self._without(video_id, f"no file of that name in {self.folder}")
+        try:
+            with av.open(str(file), metadata_errors="replace") as container:
+                stream = container.streams.video[0]
+                start = (container.start_time or 0) / av.time_base
+                container.seek(int((start + second) * av.time_base))
+                image = None
+                for frame in container.decode(stream):
+                    image = frame
+                    if frame.time is None or frame.time - start >= second:
+                        break
+                if image is None:
+                    return self._without(video_id, "no frame can be decoded")
+                picture = image.to_image()
+        except (av.error.FFmpegError, IndexError, OSError) as error:
+            return self._without(video_id, str(error) or "no video stream")
+        picture.thumbnail((WIDTH, WIDTH))
+        jpeg = io.BytesIO()
+        picture.save(jpeg, "JPEG", quality=QUALITY)
+        return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+
+    def _without(self, video_id: str, reason: str) -> str | None:
+        if video_id not in self._silent and len(self._silent) < 5:
+            logger.warning(f"no picture of video {video_id}: {reason}")
+        self._silent.add(video_id)
+        return None
