@@ -1,101 +1,82 @@
-"""Opening annotation files: every failure names the file, the official file that belongs there and the remedy."""
+"""Opening annotation files: every failure names the file, the official file that belongs there and the remedy.
+
+What a record must look like is written as a msgspec type, such as
+
+    class Record(msgspec.Struct):
+        video: FilledText
+        times: tuple[Seconds, Seconds]
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-DELIMITER_NAMES = {",": "comma", "\t": "tab", ";": "semicolon"}
+import msgspec
+
+from mmpt_plugin import files
+from mmpt_plugin.files import TableRow, UnusableFile
+
+FilledText = Annotated[str, msgspec.Meta(pattern=r"\S")]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e7)]
+Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """One row of a delimited file: the line it ends on and its cells by column name, as text ("NA" stays "NA")."""
-
-    line: int
-    cells: dict[str, str]
-
-
-def require_file(path: Path, official: str) -> Path:
-    """Returns `path` if it is a file.
-
-    Args:
-        path: where the file is looked for.
-        official: the official file that belongs there, in words.
+@contextmanager
+def expecting(path: Path, official: str) -> Iterator[None]:
+    """Says in errors about a file which official file belongs there.
 
     Raises:
         FileNotFoundError: if there is no file.
+        UnusableFile: for whatever else a checked entrance refuses.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} not found: {official} belongs there, or set task.annotations")
-    return path
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} not found: {official} belongs there, or set task.annotations") from error
+    except UnusableFile as error:
+        raise UnusableFile(f"{error}. Expected: {official}") from error
 
 
-def malformed(path: Path, official: str, problem: str) -> ValueError:
+def malformed(path: Path, official: str, problem: str) -> UnusableFile:
     """The error for a file that is not what it should be."""
-    return ValueError(f"{path}: {problem}. Expected: {official}")
+    return UnusableFile(f"{path}: {problem}. Expected: {official}")
 
 
 def read_json(path: Path, official: str) -> Any:
-    """Parses a JSON file.
+    """Parses a JSON file; errors as those of `files.read_json`, with the official file's name."""
+    with expecting(path, official):
+        return files.read_json(path)
 
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is truncated or no JSON at all.
-    """
-    try:
-        return json.loads(_read_text(path, official))
-    except json.JSONDecodeError as error:
-        raise malformed(path, official, f"not valid JSON, truncated or another file ({error})") from error
+
+def read_lines(path: Path, official: str) -> list[str]:
+    """The lines of a text file."""
+    with expecting(path, official):
+        return files.read_text(path).removesuffix("\n").split("\n")
 
 
 def read_table(path: Path, official: str, *, delimiter: str, columns: Sequence[str]) -> list[TableRow]:
-    """Reads a delimited file with a header line; all cells stay text.
+    """Reads a delimited file with a header line; errors as those of `files.read_table`, with the official file's name."""
+    with expecting(path, official):
+        return files.read_table(path, delimiter=delimiter, columns=columns)
+
+
+def checked(record: Any, kind: type[T], where: str, path: Path, official: str) -> T:
+    """A record of a file as a value of a msgspec type.
 
     Args:
-        path: the file.
-        official: the official file expected, in words.
-        delimiter: one character.
-        columns: columns that must be there; others are kept.
+        record: plain data.
+        kind: the type.
+        where: names the record in the message.
+        path, official: as for `malformed`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: for a missing or doubled column, another delimiter, a row with more or fewer cells than the header,
-            an open quotation mark, or no rows.
+        UnusableFile: saying where in the record what is wrong.
     """
-    reader = csv.reader(io.StringIO(_read_text(path, official)), delimiter=delimiter, strict=True)
     try:
-        lines = [(reader.line_num, cells) for cells in reader if cells]
-    except csv.Error as error:
-        raise malformed(path, official, f"line {reader.line_num}: {error}") from error
-    if len(lines) < 2:
-        raise malformed(path, official, "no rows below the header")
-    header = lines[0][1]
-    absent = [column for column in columns if column not in header]
-    if absent:
-        hint = "".join(
-            f"; the file looks {name} separated, not {DELIMITER_NAMES[delimiter]} separated"
-            for other, name in DELIMITER_NAMES.items()
-            if other != delimiter and len(header) == 1 and other in header[0]
-        )
-        raise malformed(path, official, f"columns {absent} are missing, the header has {header}{hint}")
-    if any(header.count(column) > 1 for column in columns):
-        raise malformed(path, official, f"a column occurs twice in the header {header}")
-    rows = []
-    for line, cells in lines[1:]:
-        if len(cells) != len(header):
-            raise malformed(path, official, f"line {line} has {len(cells)} cells, the header {len(header)}")
-        rows.append(TableRow(line, dict(zip(header, cells, strict=True))))
-    return rows
-
-
-def _read_text(path: Path, official: str) -> str:
-    try:
-        return require_file(path, official).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise malformed(path, official, f"not a text file ({error})") from error
+        return msgspec.convert(record, kind)
+    except msgspec.ValidationError as error:
+        raise malformed(path, official, f"{where}: {error}") from error

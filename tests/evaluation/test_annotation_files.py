@@ -36,12 +36,12 @@ def test_a_row_knows_its_line(tmp_path):
         ("id\ttext\n1\ta\n", r"columns \['id', 'text'\] are missing.*looks tab separated, not comma"),
         ("id,caption\n1,a\n", r"columns \['text'\] are missing.*'caption'"),
         ("id,text,text\n1,a,b\n", "occurs twice"),
-        ("id,text\n1,a,b\n", "line 2 has 3 cells, the header 2"),
-        ("id,text\n1,a\n2\n", "line 3 has 1 cells"),
+        ("id,text\n1,a,b\n", "line 2: 3 cells, the header has 2"),
+        ("id,text\n1,a\n2\n", "line 3: 1 cells"),
         ('id,text\n1,"open\n2,b\n', "line 3"),
         ("id,text\n", "no rows"),
-        ("", "no rows"),
-        (b"\x80\x04\x95\xff\xfe", "not a text file"),
+        ("", "are missing"),
+        (b"\x80\x04\x95\xff\xfe", "not UTF-8 text"),
     ],
 )
 def test_malformed_tables_are_refused(tmp_path, content, words):

@@ -12,11 +12,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
+import msgspec
 import numpy as np
 
-from mmpt_plugin.evaluation.annotation_files import malformed, read_json
+from mmpt_plugin.evaluation.annotation_files import FilledText, Seconds, Whole, checked, malformed, read_json
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
 from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct, require_official_split, warn_if_incomplete
 from mmpt_plugin.evaluation.bootstrap import VideoSums
@@ -52,42 +53,44 @@ class CoinVideo:
     segments: tuple[CoinSegment, ...]
 
 
+class SegmentRecord(msgspec.Struct):
+    """One annotated action as COIN.json has it."""
+
+    id: Whole | Annotated[str, msgspec.Meta(pattern="^[0-9]{1,9}$")]
+    segment: tuple[Seconds, Seconds]
+    label: FilledText
+
+
+class VideoRecord(msgspec.Struct):
+    """One video as COIN.json has it."""
+
+    subset: Literal["training", "testing", "validation"]
+    annotation: list[SegmentRecord]
+
+
 def read_coin(path: Path) -> list[CoinVideo]:
     """Reads COIN.json, videos in file order.
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it is no JSON (or cut short), is another file, or a record is malformed; the message names the
+        UnusableFile: if it is no JSON (or cut short), is another file, or a record is malformed; the message names the
             video.
     """
     content = read_json(path, OFFICIAL_FILE)
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
         raise malformed(path, OFFICIAL_FILE, "no table 'database' in it")
-    return [_read_video(path, video_id, record) for video_id, record in database.items()]
-
-
-def _read_video(path: Path, video_id: str, record: object) -> CoinVideo:
-    match record:
-        case {"subset": str(subset), "annotation": [*segments]}:
-            return CoinVideo(video_id, subset, tuple(_read_segment(path, video_id, segment) for segment in segments))
-    raise malformed(path, OFFICIAL_FILE, f"video {video_id} lacks the text 'subset' or the list 'annotation'")
-
-
-def _read_segment(path: Path, video_id: str, record: object) -> CoinSegment:
-    match record:
-        case {
-            "id": int() | str() as label_id,
-            "segment": [int() | float() as start, int() | float() as end],
-            "label": str(label),
-        } if str(label_id).isdecimal() and label.strip():
-            if 0 <= start <= end < math.inf:
-                return CoinSegment(float(start), float(end), int(label_id), label)
-            problem = f"video {video_id}: segment {start}..{end}; needed is 0 <= start <= end seconds"
-            raise malformed(path, OFFICIAL_FILE, problem)
-    raise malformed(
-        path, OFFICIAL_FILE, f"video {video_id}: no whole number 'id', [start, end] 'segment' and 'label' in {record}"
-    )
+    videos = []
+    for video_id, raw in database.items():
+        record = checked(raw, VideoRecord, f"video {video_id}", path, OFFICIAL_FILE)
+        for segment in record.annotation:
+            if segment.segment[0] > segment.segment[1]:
+                raise malformed(
+                    path, OFFICIAL_FILE, f"video {video_id}: segment {segment.segment} ends before it starts"
+                )
+        segments = tuple(CoinSegment(*own.segment, int(own.id), own.label) for own in record.annotation)
+        videos.append(CoinVideo(video_id, record.subset, segments))
+    return videos
 
 
 def label_texts(videos: Iterable[CoinVideo]) -> dict[int, str]:

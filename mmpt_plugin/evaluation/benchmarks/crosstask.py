@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mmpt_plugin.evaluation.annotation_files import malformed, require_file
+from mmpt_plugin.evaluation.annotation_files import malformed, read_lines
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
 from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct, warn_if_incomplete
 from mmpt_plugin.evaluation.bootstrap import VideoSums
@@ -67,7 +68,7 @@ def read_tasks(path: Path) -> list[Task]:
         FileNotFoundError: if there is no such file.
         ValueError: if a block is cut short or lists more or fewer steps than it says; the message names the task.
     """
-    lines = [line.strip() for line in _lines(path, OFFICIAL_TASKS)]
+    lines = [line.strip() for line in read_lines(path, OFFICIAL_TASKS)]
     tasks, position = [], 0
     while position < len(lines):
         if not lines[position]:
@@ -87,6 +88,7 @@ def read_tasks(path: Path) -> list[Task]:
         position += 5
     if not tasks:
         raise malformed(path, OFFICIAL_TASKS, "no task in it")
+    _require_once(path, OFFICIAL_TASKS, "task", [task.task_id for task in tasks])
     return tasks
 
 
@@ -98,13 +100,21 @@ def read_videos(path: Path) -> list[Pair]:
         ValueError: if a line has not three fields.
     """
     pairs = []
-    for number, fields in enumerate(csv.reader(_lines(path, OFFICIAL_VIDEOS)), start=1):
+    for number, fields in enumerate(csv.reader(read_lines(path, OFFICIAL_VIDEOS)), start=1):
         if fields and (len(fields) != 3 or not all(fields[:2])):
             raise malformed(path, OFFICIAL_VIDEOS, f"line {number} is {fields}")
         pairs += [(fields[0].strip(), fields[1].strip())] if fields else []
     if not pairs:
         raise malformed(path, OFFICIAL_VIDEOS, "no video in it")
+    _require_once(path, OFFICIAL_VIDEOS, "task and video", pairs)
     return pairs
+
+
+def _require_once(path: Path, official: str, what: str, items: Sequence[object]) -> None:
+    """Refuses an entry that stands in the file twice: it would change the seeded draw of the test set."""
+    twice = [item for item, count in Counter(items).items() if count > 1]
+    if twice:
+        raise malformed(path, official, f"{len(twice)} of its entries stand there twice, first the {what} {twice[0]}")
 
 
 def read_step_intervals(path: Path, steps: int) -> list[StepInterval]:
@@ -119,7 +129,7 @@ def read_step_intervals(path: Path, steps: int) -> list[StepInterval]:
         ValueError: if a line is malformed, a step is not in 1..steps, or an interval ends before it starts.
     """
     intervals = []
-    for number, fields in enumerate(csv.reader(_lines(path, OFFICIAL_STEPS)), start=1):
+    for number, fields in enumerate(csv.reader(read_lines(path, OFFICIAL_STEPS)), start=1):
         if not fields:
             continue
         try:
@@ -132,13 +142,6 @@ def read_step_intervals(path: Path, steps: int) -> list[StepInterval]:
             raise malformed(path, OFFICIAL_STEPS, f"line {number}: {start}..{end}; needed is 0 <= start <= end seconds")
         intervals.append(StepInterval(step, start, end))
     return intervals
-
-
-def _lines(path: Path, official: str) -> list[str]:
-    try:
-        return require_file(path, official).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise malformed(path, official, f"not a text file ({error})") from error
 
 
 # -------------------------------------------------------------------------------------------------------------- split
@@ -207,9 +210,21 @@ def read_release(release: Path, features: FeatureFolder, split: str) -> Release:
     if split not in SPLITS:
         raise ValueError(f"task.split is {split!r}; allowed: {', '.join(map(repr, SPLITS))}")
     primary = read_tasks(release / "tasks_primary.txt")
-    tasks = {task.task_id: task for task in [*primary, *read_tasks(release / "tasks_related.txt")]}
+    every = [*primary, *read_tasks(release / "tasks_related.txt")]
+    tasks = {task.task_id: task for task in every}
+    _require_once(release / "tasks_related.txt", OFFICIAL_TASKS, "task", [task.task_id for task in every])
     primary_ids = frozenset(task.task_id for task in primary)
-    candidates, absent = _annotated_candidates(release, tasks), []
+    candidates, unannotated = _annotated_candidates(release, tasks)
+    absent: list[str] = []
+    lost = [f"{task}_{video}.csv" for task, video in unannotated if task in primary_ids]
+    if lost:
+        logger.warning(
+            "CrossTask: %d videos of primary tasks have no file in %s, first %s; they take no part in the seeded draw of the "
+            "test set, which comes out differently if files are missing that were there",
+            len(lost),
+            release / "annotations",
+            lost[0],
+        )
     if split == "original":
         available = set(features.ids())
         absent = [video for task, video in candidates if task in primary_ids and video not in available]
@@ -450,16 +465,16 @@ class CrossTask(Benchmark):
         )
 
 
-def _annotated_candidates(release: Path, tasks: Collection[str]) -> list[Pair]:
-    """(task, video) of videos.csv with a known task and an annotation file, without those of videos_val.csv."""
+def _annotated_candidates(release: Path, tasks: Collection[str]) -> tuple[list[Pair], list[Pair]]:
+    """(task, video) of videos.csv with a known task, less those of videos_val.csv: with an annotation file, and without."""
     videos = read_videos(release / "videos.csv")
     validation = set(read_videos(release / "videos_val.csv"))
     files = {file.name for file in (release / "annotations").glob("*.csv")}
     unknown = sorted({task for task, _ in videos} - set(tasks))
     if unknown:
         logger.warning("CrossTask: videos of tasks %s, in neither list of tasks, are left out", ", ".join(unknown))
-    return [
-        (task, video)
-        for task, video in videos
-        if task in tasks and (task, video) not in validation and f"{task}_{video}.csv" in files
+    known = [(task, video) for task, video in videos if task in tasks and (task, video) not in validation]
+    annotated = [f"{task}_{video}.csv" in files for task, video in known]
+    return [pair for pair, has in zip(known, annotated) if has], [
+        pair for pair, has in zip(known, annotated) if not has
     ]

@@ -13,14 +13,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations, permutations
+from itertools import combinations, product
 from math import comb, perm
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+import msgspec
 import numpy as np
 
-from mmpt_plugin.evaluation.annotation_files import malformed, read_json
+from mmpt_plugin.evaluation.annotation_files import FilledText, checked, malformed, read_json
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     CLIP_SECONDS,
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 CHUNKS = 6
 CHUNK_SECONDS = 5
+Chunk = Annotated[int, msgspec.Meta(ge=0, lt=CHUNKS)]
 SEGMENTS: tuple[Segment, ...] = (*((c, c) for c in range(CHUNKS)), *combinations(range(CHUNKS), 2))  # 21, inclusive
 OFFICIAL_FILE = (
     "the official test_data.json (or train_data.json) of LocalizingMoments: a list of records with 'video' (its file "
@@ -54,35 +56,35 @@ class DidemoQuery:
     moments: tuple[Segment, ...]
 
 
+class QueryRecord(msgspec.Struct):
+    """One query as the official files have it."""
+
+    video: FilledText
+    description: FilledText
+    times: Annotated[list[tuple[Chunk, Chunk]], msgspec.Meta(min_length=1)]
+
+
 def read_didemo(path: Path) -> list[DidemoQuery]:
     """Reads test_data.json or train_data.json, queries in file order.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no JSON (or cut short), is another file, or a record is malformed; the message names the
+        UnusableFile: if it is no JSON (or cut short), is another file, or a record is malformed; the message names the
             record.
     """
     records = read_json(path, OFFICIAL_FILE)
     if not isinstance(records, list) or not records:
         raise malformed(path, OFFICIAL_FILE, f"holds {type(records).__name__}, not a filled list")
-    return [_read_query(path, position, record) for position, record in enumerate(records)]
-
-
-def _read_query(path: Path, position: int, record: object) -> DidemoQuery:
-    match record:
-        case {"video": str(video_id), "description": str(description), "times": [_, *_] as times}:
-            if not video_id or not description.strip():
-                raise malformed(path, OFFICIAL_FILE, f"record {position} has an empty 'video' or 'description'")
-            return DidemoQuery(video_id, description, tuple(_read_moment(path, position, moment) for moment in times))
-    raise malformed(path, OFFICIAL_FILE, f"record {position} has not text 'video', text 'description', filled 'times'")
-
-
-def _read_moment(path: Path, position: int, moment: object) -> Segment:
-    match moment:
-        case [int(first), int(last)] if 0 <= first <= last < CHUNKS:
-            return first, last
-    problem = f"record {position}: moment {moment} is not first <= last chunk, each 0..{CHUNKS - 1}"
-    raise malformed(path, OFFICIAL_FILE, problem)
+    queries = []
+    for position, raw in enumerate(records):
+        record = checked(raw, QueryRecord, f"record {position}", path, OFFICIAL_FILE)
+        for first, last in record.times:
+            if first > last:
+                raise malformed(
+                    path, OFFICIAL_FILE, f"record {position}: moment [{first}, {last}] ends before it starts"
+                )
+        queries.append(DidemoQuery(record.video, record.description, tuple(record.times)))
+    return queries
 
 
 def valid_segments(seconds: int) -> np.ndarray:
@@ -134,12 +136,12 @@ def chance_moment_metrics(moments: Sequence[Sequence[Segment]], valid: np.ndarra
     return {"R@1": recall_1, "R@5": recall_5, "mIoU": iou}
 
 
-@cache
-def chance_of_mean_rank(segments: int, votes: tuple[int, ...]) -> tuple[float, float]:
+def chance_of_mean_rank(segments: int, votes: Sequence[int]) -> tuple[float, float]:
     """Probability that the best three annotations have a mean rank of at most 1, and of at most 5, in a random order.
 
-    Only the first three of the d chosen segments can matter. All orders in which they come are equally likely, and
-    they stand at ranks r1 < r2 < r3, the other d - 3 behind, in C(n - r3, d - 3) of the C(n, d) ways to place them.
+    Only the first three of the d chosen segments can matter, and of their annotations only three. They stand at ranks
+    r1 < r2 < r3, the other d - 3 behind, in C(n - r3, d - 3) of the C(n, d) ways to place them; each order of numbers of
+    annotations is as likely as its draw without replacement.
 
     Args:
         segments: n, how many are ranked.
@@ -148,16 +150,24 @@ def chance_of_mean_rank(segments: int, votes: tuple[int, ...]) -> tuple[float, f
     Returns:
         The two probabilities; 0 and 0 if no chosen segment is ranked.
     """
+    return _chance_of_mean_rank(segments, tuple(sorted(min(count, 3) for count in votes)))
+
+
+@cache
+def _chance_of_mean_rank(segments: int, votes: tuple[int, ...]) -> tuple[float, float]:
     if not votes:
         return 0.0, 0.0
     first = min(len(votes), 3)
-    rest = len(votes) - first
+    ranks = np.array(list(combinations(range(1, segments + 1), first)))  # (ways, first)
+    behind = np.array([comb(segments - last, len(votes) - first) for last in ranks[:, -1]], np.float64)
     within = np.zeros(2)
-    for order in permutations(votes, first):
-        for ranks in combinations(range(1, segments + 1), first):
-            best = [rank for rank, times in zip(ranks, order) for _ in range(times)][:3]
-            ways = comb(segments - ranks[-1], rest)
-            within += [ways * (np.mean(best) <= limit) for limit in (1, 5)]
+    for order in product(sorted(set(votes)), repeat=first):
+        taken, left = 1, Counter(votes)
+        for count in order:
+            taken *= left[count]
+            left[count] -= 1
+        best = np.repeat(ranks, order, axis=1)[:, :3].mean(axis=1)
+        within += [taken * (behind * (best <= limit)).sum() for limit in (1, 5)]
     at_1, at_5 = within / (perm(len(votes), first) * comb(segments, len(votes)))
     return float(at_1), float(at_5)
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
-from mmpt_plugin.evaluation.annotation_files import malformed, read_json, read_table
+import msgspec
+
+from mmpt_plugin.evaluation.annotation_files import FilledText, checked, malformed, read_json, read_table
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     TextToVideoRetrieval,
     first_window,
@@ -54,6 +56,26 @@ def read_msrvtt(path: Path) -> list[MsrvttQuery]:
     return queries
 
 
+class VideoRecord(msgspec.Struct):
+    """A video as MSRVTT_data.json has it."""
+
+    video_id: FilledText
+
+
+class SentenceRecord(msgspec.Struct):
+    """A caption as MSRVTT_data.json has it."""
+
+    video_id: FilledText
+    caption: FilledText
+
+
+class CaptionsRecord(msgspec.Struct):
+    """The parts of MSRVTT_data.json that are used."""
+
+    videos: Annotated[list[VideoRecord], msgspec.Meta(min_length=1)]
+    sentences: Annotated[list[SentenceRecord], msgspec.Meta(min_length=1)]
+
+
 def read_msrvtt_captions(path: Path) -> dict[str, tuple[str, ...]]:
     """Reads the captions (20 in the official file) of every video, in file order.
 
@@ -64,28 +86,20 @@ def read_msrvtt_captions(path: Path) -> dict[str, tuple[str, ...]]:
         FileNotFoundError: if the file is missing.
         ValueError: if it is another file, a video has no caption, or a caption is empty or of an unknown video.
     """
-    content = read_json(path, OFFICIAL_CAPTIONS)
-    match content:
-        case {"videos": [_, *_] as videos, "sentences": [_, *_] as sentences}:
-            captions: dict[str, list[str]] = {_text(path, record, "video_id"): [] for record in videos}
-        case _:
-            raise malformed(path, OFFICIAL_CAPTIONS, "no filled lists 'videos' and 'sentences'")
-    for record in sentences:
-        video_id, caption = _text(path, record, "video_id"), _text(path, record, "caption")
-        if video_id not in captions:
-            raise malformed(path, OFFICIAL_CAPTIONS, f"a sentence of {video_id!r}, which is not among the videos")
-        captions[video_id].append(caption)
+    record = checked(read_json(path, OFFICIAL_CAPTIONS), CaptionsRecord, "the file", path, OFFICIAL_CAPTIONS)
+    captions: dict[str, list[str]] = {video.video_id: [] for video in record.videos}
+    if len(captions) < len(record.videos):
+        raise malformed(path, OFFICIAL_CAPTIONS, f"{len(record.videos) - len(captions)} videos are listed twice")
+    for sentence in record.sentences:
+        if sentence.video_id not in captions:
+            raise malformed(
+                path, OFFICIAL_CAPTIONS, f"a sentence of {sentence.video_id!r}, which is not among the videos"
+            )
+        captions[sentence.video_id].append(sentence.caption)
     without = [video_id for video_id, own in captions.items() if not own]
     if without:
         raise malformed(path, OFFICIAL_CAPTIONS, f"{len(without)} videos have no caption, first {without[0]}")
     return {video_id: tuple(own) for video_id, own in captions.items()}
-
-
-def _text(path: Path, record: Any, key: str) -> str:
-    value = record.get(key) if isinstance(record, dict) else None
-    if not isinstance(value, str) or not value.strip():
-        raise malformed(path, OFFICIAL_CAPTIONS, f"no filled text {key!r} in {record}")
-    return value
 
 
 class Msrvtt(TextToVideoRetrieval):

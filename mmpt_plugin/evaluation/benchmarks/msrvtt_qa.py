@@ -124,10 +124,10 @@ class MsrvttQa(Benchmark):
         return {"scores": np.einsum("nd,nkd->nk", videos, encodings.text[self._text_index])}
 
     def describe(self) -> dict[str, np.ndarray]:
-        """`texts` (distinct,), `options` (questions, 5) places in `texts`, `answers` and `video_ids` (questions,)."""
+        """`texts` (distinct,), `options` (questions * 5,) places in `texts`, `answers` and `video_ids` (questions,)."""
         return {
             "texts": np.array(self._texts),
-            "options": self._text_index,
+            "options": self._text_index.ravel(),
             "answers": self._answers,
             "video_ids": np.array([question.video_id for question in self.questions]),
         }

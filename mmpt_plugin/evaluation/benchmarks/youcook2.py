@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
-from mmpt_plugin.data.safe_pickle import load_plain_pickle
-from mmpt_plugin.evaluation.annotation_files import malformed, read_json, require_file
+import msgspec
+
+from mmpt_plugin.evaluation.annotation_files import FilledText, Seconds, checked, expecting, malformed, read_json
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     TextToVideoRetrieval,
     first_window,
@@ -21,6 +22,7 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     warn_if_incomplete,
 )
 from mmpt_plugin.evaluation.feature_folder import FeatureFolder
+from mmpt_plugin.files import load_pickle
 
 CLIP_LIST = "youcook_val.pkl"
 ANNOTATIONS = "youcookii_annotations_trainval.json"
@@ -55,20 +57,23 @@ def read_youcook2(clip_list: Path, annotations: Path) -> list[YouCook2Clip]:
             is not 0 <= start <= end in whole seconds or a sentence is empty.
     """
     database = _read_database(annotations)
-    try:
-        records = load_plain_pickle(require_file(clip_list, OFFICIAL_LIST), skip_arrays=True)  # it may carry features
-    except ValueError as error:
-        raise malformed(clip_list, OFFICIAL_LIST, str(error)) from error
-    if not isinstance(records, list) or not records:
-        raise malformed(clip_list, OFFICIAL_LIST, f"holds {type(records).__name__}, not a filled list")
+    with expecting(clip_list, OFFICIAL_LIST):
+        listed = load_pickle(clip_list, skip_arrays=True)  # it may carry features
+    if not isinstance(listed, list) or not listed:
+        raise malformed(clip_list, OFFICIAL_LIST, f"holds {type(listed).__name__}, not a filled list")
     clips = []
-    for position, record in enumerate(records):
-        if not isinstance(record, dict) or not isinstance(record.get("id"), str):
-            raise malformed(clip_list, OFFICIAL_LIST, f"record {position} has no text under 'id'")
-        video_id, _, number = record["id"].rpartition("_")
-        if not video_id or not (number.isascii() and number.isdigit()):
-            raise malformed(clip_list, OFFICIAL_LIST, f"record {position}: id {record['id']!r} names no clip")
-        clips.append(_annotated_clip(annotations, database, video_id, int(number)))
+    for position, record in enumerate(listed):
+        clip_id = record.get("id") if isinstance(record, dict) else None
+        video_id, _, number = clip_id.rpartition("_") if isinstance(clip_id, str) else ("", "", "")
+        if not video_id or not (number.isascii() and number.isdigit() and len(number) < 6):
+            raise malformed(clip_list, OFFICIAL_LIST, f"record {position}: id {clip_id!r} names no clip")
+        if video_id not in database or int(number) >= len(database[video_id].annotations):
+            raise malformed(
+                annotations,
+                OFFICIAL_ANNOTATIONS,
+                f"clip {number} of video {video_id}, named in the clip list, is not there",
+            )
+        clips.append(_clip(annotations, database, video_id, int(number)))
     return clips
 
 
@@ -80,59 +85,61 @@ def read_youcook2_training(annotations: Path) -> list[YouCook2Clip]:
 
     Raises:
         FileNotFoundError: if the file is missing.
-        ValueError: as `read_youcook2`; if the subset is empty, or one of its videos has no clip.
+        UnusableFile: as `read_youcook2`; if a video names no subset, none is of this one, or one of these has no clip.
     """
     database = _read_database(annotations)
-    training = [
-        video_id
-        for video_id, video in database.items()
-        if isinstance(video, dict) and video.get("subset") == "training"
-    ]
+    unnamed = [video_id for video_id, video in database.items() if video.subset is None]
+    if unnamed:
+        raise malformed(annotations, OFFICIAL_ANNOTATIONS, f"{len(unnamed)} videos name no subset, first {unnamed[0]}")
+    training = [video_id for video_id, video in database.items() if video.subset == "training"]
     if not training:
         raise malformed(annotations, OFFICIAL_ANNOTATIONS, 'no video of subset "training"')
-    without = [video_id for video_id in training if not database[video_id].get("annotations")]
+    without = [video_id for video_id in training if not database[video_id].annotations]
     if without:
         raise malformed(
             annotations, OFFICIAL_ANNOTATIONS, f"{len(without)} training videos have no clips, first {without[0]}"
         )
     return [
-        _annotated_clip(annotations, database, video_id, number)
+        _clip(annotations, database, video_id, number)
         for video_id in training
-        for number in range(len(database[video_id]["annotations"]))
+        for number in range(len(database[video_id].annotations))
     ]
 
 
-def _read_database(annotations: Path) -> dict[str, Any]:
+class ClipRecord(msgspec.Struct):
+    """One recipe step as the annotations have it."""
+
+    segment: tuple[Seconds, Seconds]
+    sentence: FilledText
+
+
+class VideoRecord(msgspec.Struct):
+    """One video as the annotations have it."""
+
+    annotations: list[ClipRecord] = []
+    subset: Literal["training", "validation", "testing"] | None = None
+
+
+def _read_database(annotations: Path) -> dict[str, VideoRecord]:
     content = read_json(annotations, OFFICIAL_ANNOTATIONS)
     if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
         raise malformed(annotations, OFFICIAL_ANNOTATIONS, 'no table "database"')
-    return content["database"]
+    return {
+        video_id: checked(video, VideoRecord, f"video {video_id}", annotations, OFFICIAL_ANNOTATIONS)
+        for video_id, video in content["database"].items()
+    }
 
 
-def _annotated_clip(annotations: Path, database: dict[str, Any], video_id: str, number: int) -> YouCook2Clip:
-    where = f"clip {number} of video {video_id}"
-    video = database.get(video_id)
-    listed = video.get("annotations") if isinstance(video, dict) else None
-    if not isinstance(listed, list) or number >= len(listed):
-        raise malformed(annotations, OFFICIAL_ANNOTATIONS, f"{where}, named in the clip list, is not annotated")
-    clip = listed[number]
-    segment, sentence = (clip.get("segment"), clip.get("sentence")) if isinstance(clip, dict) else (None, None)
-    if not (
-        isinstance(segment, list)
-        and len(segment) == 2
-        and all(_is_whole(second) for second in segment)
-        and 0 <= segment[0] <= segment[1]
-    ):
+def _clip(annotations: Path, database: dict[str, VideoRecord], video_id: str, number: int) -> YouCook2Clip:
+    record = database[video_id].annotations[number]
+    start, end = record.segment
+    if not start <= end or not (start.is_integer() and end.is_integer()):
         raise malformed(
-            annotations, OFFICIAL_ANNOTATIONS, f"{where}: segment {segment} is not 0 <= start <= end in whole seconds"
+            annotations,
+            OFFICIAL_ANNOTATIONS,
+            f"clip {number} of video {video_id}: segment {record.segment} is not start <= end in whole seconds",
         )
-    if not isinstance(sentence, str) or not sentence.strip():
-        raise malformed(annotations, OFFICIAL_ANNOTATIONS, f"{where}: sentence {sentence!r} is not a filled text")
-    return YouCook2Clip(video_id, number, int(segment[0]), int(segment[1]), sentence)
-
-
-def _is_whole(second: object) -> bool:
-    return isinstance(second, (int, float)) and not isinstance(second, bool) and float(second).is_integer()
+    return YouCook2Clip(video_id, number, int(start), int(end), record.sentence)
 
 
 class YouCook2(TextToVideoRetrieval):

@@ -68,7 +68,10 @@ def test_reads_records(tmp_path: Path) -> None:
         ('{"database": {"v": {"subs', "truncated"),
         ("task,video,url", "not valid JSON"),
         ("[]", "no table 'database'"),
-        ('{"database": {"v": {"subset": "testing", "annotations": []}}}', "video v lacks"),  # YouCook2's file
+        (
+            '{"database": {"v": {"subset": "testing", "annotations": []}}}',
+            "video v: Object missing required field `annotation`",
+        ),  # YouCook2's file
         ('{"database": {"v": {"subset": "testing", "annotation": [{"segment": [0, 1], "label": "x"}]}}}', "video v"),
     ],
 )
@@ -85,12 +88,14 @@ def test_another_file_is_named(tmp_path: Path, content: str, message: str) -> No
     [
         segment("1", 5, 4, "x"),
         segment("1", -1, 4, "x"),
-        segment("1", 0, math.inf, "x"),
-        segment("1", math.nan, 1, "x"),
+        segment("1", 0, 1e30, "x"),
+        segment("1", True, 1, "x"),
         segment("one", 0, 1, "x"),
         segment("-1", 0, 1, "x"),
         segment(None, 0, 1, "x"),
-        segment("1", 0, 1, math.nan),
+        segment("1", 0, 1, 7),
+        segment(1.5, 0, 1, "x"),
+        segment(True, 0, 1, "x"),
         segment("1", 0, 1, " "),
         {"id": "1", "segment": [0], "label": "x"},
         {"id": "1", "segment": ["0", "1"], "label": "x"},
@@ -101,6 +106,25 @@ def test_a_malformed_segment_names_its_video(tmp_path: Path, malformed: dict) ->
     write_coin(tmp_path, {"good": (3, [segment("1", 0, 1, "x")]), "-bad_1": (3, [malformed])})
     with pytest.raises(ValueError, match="video -bad_1"):
         read_coin(tmp_path / "coin" / "COIN.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"testing"', '"tesing"'), "video v: Invalid enum value 'tesing'"),
+        (('"label": "x"', '"label": "x", "label": "y"'), "the key 'label' is given twice"),
+        (('"segment": [0, 1]', '"segment": [0, NaN]'), "NaN is no number"),
+        (('"segment": [0, 1]', '"segment": [0, 1e999]'), "too large"),
+        (('"label": "x"', '"label": "\\ud800"'), "half of a surrogate pair"),
+    ],
+)
+def test_what_json_allows_and_we_do_not(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    path = write_coin(tmp_path, {"v": (3, [segment("1", 0, 1, "x")])}) / "coin" / "COIN.json"
+    assert path.read_text().count(change[0]) == 1
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(ValueError, match=message) as error:
+        read_coin(path)
+    assert "COIN.json" in str(error.value)
 
 
 def test_a_missing_file_says_which_belongs_there(tmp_path: Path) -> None:

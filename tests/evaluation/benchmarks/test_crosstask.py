@@ -83,6 +83,7 @@ def test_reads_tasks_with_or_without_a_last_blank_line(tmp_path: Path, ending: s
         ("10\nTea\nurl\n2\nboil water;pour\n", "task 10 announces 2 steps and lists 1"),
         ("10\nTea\nurl\n2\nboil water,\n", "task 10 lists an empty step"),
         ("10\nTea\nurl\n2\n", "line 1: no whole block begins with '10'"),
+        ("10\nTea\nurl\n1\nboil\n\n10\nTee\nurl\n1\nboil\n", "first the task 10"),
         ("10\nTea\nurl\n2\nboil,pour\n20\nFry\n", "line 1: no whole block"),
         ("10,video,url\n11,video,url\n12,v,u\n13,v,u\n14,v,u\n", "line 1: no whole block"),
         ("", "no task in it"),
@@ -107,6 +108,7 @@ def test_reads_videos_whatever_their_ids(tmp_path: Path) -> None:
         ("10;v;url\n", "line 1"),
         ("10,v,url\n10,w\n", "line 2"),
         ("10,,u\n", "line 1"),
+        ("10,v,u\n10,w,u\n10,v,u\n", r"1 of its entries stand there twice, first the task and video \('10', 'v'\)"),
         ("", "no video"),
     ],
 )
@@ -148,7 +150,7 @@ def test_malformed_intervals_are_named(tmp_path: Path, line: str, message: str) 
 
 def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "videos.csv").write_bytes(b"\x93NUMPY\x01\x00\xff\xfe")
-    with pytest.raises(ValueError, match="not a text file"):
+    with pytest.raises(ValueError, match=r"this is a \.npy array, a text file is needed"):
         read_videos(tmp_path / "videos.csv")
 
 

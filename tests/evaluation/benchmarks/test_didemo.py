@@ -87,7 +87,8 @@ def test_another_file_is_named(tmp_path: Path, content: str, message: str) -> No
         record("v", "text", [[0]]),
         record("v", "text", []),
         record("v", "text", None),
-        record("v", float("nan"), [[0, 0]]),
+        record("v", 1.5, [[0, 0]]),
+        record("v", "text", [[True, 1]]),
         record("v", "  ", [[0, 0]]),
         record("", "text", [[0, 0]]),
         record(7, "text", [[0, 0]]),
@@ -142,6 +143,15 @@ def test_chance_against_all_orders(segments: int, votes: tuple[int, ...]) -> Non
     ]
     expected = [np.mean(np.array(means) <= limit) for limit in (1, 5)]
     assert chance_of_mean_rank(segments, votes) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("votes", [(1,) * 21, (1,) * 12, (2, 1, 5) * 4 + (3, 1)])
+def test_chance_of_many_moments_is_that_of_random_orders(votes: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    orders = rng.permuted(np.tile(np.arange(1, 22), (4000, 1)), axis=1)[:, : len(votes)]
+    means = np.array([np.sort(np.repeat(ranks, votes))[:3].mean() for ranks in orders])
+    expected = [(means <= limit).mean() for limit in (1, 5)]
+    assert chance_of_mean_rank(21, votes) == pytest.approx(expected, abs=0.03)
 
 
 def test_chance_is_what_random_rankings_get() -> None:

@@ -35,7 +35,7 @@ def test_words_that_look_like_gaps_are_text(tmp_path):
         (HEADER + "ret0,msr0,,a\n", "empty video_id"),
         (HEADER + "ret0,msr0,video0,a,b\n", "5 cells"),
         (HEADER + 'ret0,msr0,video0,"open\nret1,msr1,video1,b\n', "line 3"),
-        ('{"database": {}}', "no rows"),
+        ('{"database": {}}', "are missing, the header has"),
         (HEADER, "no rows"),
     ],
 )
