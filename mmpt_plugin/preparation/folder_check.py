@@ -96,12 +96,11 @@ def coin_videos(folder: Path) -> list[str]:
 def crosstask_videos(folder: Path) -> list[str]:
     """The test videos; their steps' files are read too."""
     release = folder / "crosstask_release"
-    primary = crosstask.read_tasks(release / "tasks_primary.txt")
-    tasks = {task.task_id: task for task in [*primary, *crosstask.read_tasks(release / "tasks_related.txt")]}
-    candidates = crosstask._annotated_candidates(release, tasks)
-    test = crosstask.held_out_videos(candidates, {task.task_id for task in primary})
+    content = crosstask.read_release(release)
+    test = crosstask.held_out_videos(content.candidates, content.primary)
     for task, video in test:
-        crosstask.read_step_intervals(release / "annotations" / f"{task}_{video}.csv", len(tasks[task].steps))
+        steps = content.tasks[task].steps
+        crosstask.read_step_intervals(release / "annotations" / f"{task}_{video}.csv", len(steps))
     return [video for _, video in test]
 
 
@@ -158,7 +157,8 @@ def check_benchmark(name: str, data: Path, trained_on: Mapping[str, Any] | None,
     except (OSError, ValueError) as error:
         report.broken.append(str(error))
         return report
-    note = "" if len(items) == benchmark.official_items else ", so its numbers do not compare with published ones"
+    comparable = len(items) in (benchmark.official_items, benchmark.paper_items)
+    note = "" if comparable else ", so its numbers do not compare with published ones"
     report.facts.append(f"{len(items)} test items, the official set has {benchmark.official_items}{note}")
     features = folder / "features"
     with_features = check_features(report, features, set(items), trained_on, full, show)

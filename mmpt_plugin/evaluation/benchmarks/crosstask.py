@@ -196,12 +196,12 @@ class Release:
     absent: list[str]
 
 
-def read_release(release: Path, features: FeatureFolder, split: str) -> Release:
+def read_release(release: Path, features: FeatureFolder | None = None, split: str = "official") -> Release:
     """Reads tasks and videos.
 
     Args:
         release: the folder crosstask_release.
-        features: matter where `split` is "original".
+        features: needed where `split` is "original".
         split: "official": all annotated videos are candidates; "original": those with features.
 
     Raises:
@@ -226,6 +226,7 @@ def read_release(release: Path, features: FeatureFolder, split: str) -> Release:
             lost[0],
         )
     if split == "original":
+        assert features is not None
         available = set(features.ids())
         absent = [video for task, video in candidates if task in primary_ids and video not in available]
         if absent:
