@@ -30,6 +30,7 @@ setup(
     entry_points={
         "console_scripts": [
             "mmpt-extract=mmpt_plugin.features.command:main",
+            "mmpt-search=mmpt_plugin.search.command:main",
         ]
     },
     extras_require={

@@ -1,6 +1,6 @@
 """mmpt-search: search in one's own videos.
 
-    mmpt-search index VIDEOS --library LIB --checkpoint CKPT --network-weights s3d_howto100m.pth
+    mmpt-search index VIDEOS --library LIB --checkpoint CKPT --network s3d:s3d_howto100m.pth
     mmpt-search query LIB "add the onions"
     mmpt-search query LIB '"stir the soup" - "spoon"' -k 5 --said 0 --clip CLIPS
     mmpt-search serve LIB
@@ -48,7 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
     sub = command(
         "index", index, "add videos to a library, which is made if it is not there; can be broken off and run again",
-        "mmpt-search index videos/ --library lib --checkpoint checkpoint_best.pt --network-weights s3d_howto100m.pth",
+        "mmpt-search index videos/ --library lib --checkpoint checkpoint_best.pt --network s3d:s3d_howto100m.pth",
     )  # fmt: skip
     sub.add_argument("videos", nargs="+", metavar="VIDEOS", help="folders, with their subfolders, or files")
     sub.add_argument("--library", type=Path, required=True, metavar="LIB", help="folder of the library")
@@ -61,11 +61,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     sub.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="for another process that writes")
     sub.add_argument("--device", default="cpu", help="cpu (default), cuda...")
     new = sub.add_argument_group("of a new library")
-    new.add_argument("--network", default="s3d", help="feature network: s3d (default) or hf:FOLDER")
-    new.add_argument("--network-weights", type=Path, metavar="FILE", help="s3d_howto100m.pth")
-    new.add_argument("--precision", default="fp32", help="of the feature network: fp32 (default), bf16, fp16")
-    new.add_argument("--fps", type=int, default=30, help="frames a second that the network sees (default 30)")
-    new.add_argument("--frame-size", type=int, default=224, metavar="PIXELS", help="side of a frame (default 224)")
+    new.add_argument("--network", help="feature network, s3d:FILE or hf:FOLDER (default: the one the checkpoint names)")
+    new.add_argument("--precision", help="of the feature network: fp32, bf16, fp16 (default: as the checkpoint states)")
+    new.add_argument("--fps", type=int, help="frames a second that the network sees (default: the checkpoint's, or 30)")
+    new.add_argument(
+        "--frame-size", type=int, metavar="PIXELS", help="side of a frame (default: the checkpoint's, or 224)"
+    )
     new.add_argument("--window", type=int, metavar="SECONDS", help="that the video encoder sees at once")
     new.add_argument("--stride", type=int, metavar="SECONDS", help="from one window to the next")
 
@@ -160,9 +161,8 @@ def index(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.library} is no library yet: give the model's --checkpoint to make one")
     else:
         library = VideoLibrary.create(
-            args.library, args.checkpoint, bert=args.bert, network=args.network, network_weights=args.network_weights,
-            precision=args.precision, fps=args.fps, frame_size=args.frame_size, window=args.window, stride=args.stride,
-            device=args.device,
+            args.library, args.checkpoint, bert=args.bert, network=args.network, precision=args.precision, fps=args.fps,
+            frame_size=args.frame_size, window=args.window, stride=args.stride, device=args.device,
         )  # fmt: skip
     added = library.add(args.videos, args.transcripts, workers=args.workers, wait=args.wait)
     print(

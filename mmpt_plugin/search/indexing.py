@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -17,9 +18,7 @@ from numpy.typing import NDArray
 
 from mmpt_plugin.evaluation.encoding import batches_by_length
 from mmpt_plugin.evaluation.windows import merge_windows, sliding_windows
-from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig, load_network
-from mmpt_plugin.features.one_video import embed_blocks
-from mmpt_plugin.features.video import VideoBlocks
+from mmpt_plugin.features.one_video import FeatureExtractor, open_extractor
 from mmpt_plugin.inference import VideoClip
 from mmpt_plugin.search.store import Rows
 
@@ -36,12 +35,10 @@ HASH_BYTES = 1 << 22
 class Extraction:
     """How video files become features; what every worker has to know."""
 
-    network: NetworkConfig
-    fps: int = 30
-    frame_size: int = 224
-    batch_seconds: int = 2
+    network: str  #: with its files: "s3d:FILE" or "hf:FOLDER"
+    settings: tuple[tuple[str, Any], ...]  #: of the features, as their manifest would state them
+    device: str = "cpu"
     torch_threads: int = 0  #: 0: torch decides
-    decode_threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,17 +59,20 @@ def extract(path: Path, extraction: Extraction) -> Extracted:
     """
     if extraction.torch_threads:
         torch.set_num_threads(extraction.torch_threads)
-    blocks = VideoBlocks(path, extraction.fps, extraction.frame_size, extraction.decode_threads)
     pictures: dict[int, bytes] = {}
-    features = embed_blocks(_with_pictures(blocks, pictures), network_of(extraction.network), extraction.batch_seconds)
-    warning = f"{blocks.damaged} damaged packets or frames" if blocks.damaged else None
-    return Extracted(features, pictures, file_sha256(path), warning)
+
+    def keep(second: int, frames: np.ndarray) -> None:
+        if second % PICTURE_EVERY == 0:
+            pictures[second] = jpeg(frames[len(frames) // 3])  # early: the last second's end may be filled with black
+
+    video = extractor_of(extraction).extract(path, keep)
+    return Extracted(video.features, pictures, file_sha256(path), "; ".join(video.doubts) or None)
 
 
-@cache
-def network_of(config: NetworkConfig) -> FeatureNetwork:
+@lru_cache(maxsize=1)
+def extractor_of(extraction: Extraction) -> FeatureExtractor:
     """The feature network, loaded once in a process."""
-    return load_network(config)
+    return open_extractor(dict(extraction.settings), extraction.network, extraction.device)
 
 
 def cores() -> int:
@@ -87,14 +87,6 @@ def file_sha256(path: Path) -> str:
         while block := file.read(HASH_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _with_pictures(blocks: Iterable[np.ndarray], pictures: dict[int, bytes]) -> Iterator[np.ndarray]:
-    """The same blocks; fills `pictures` on the way."""
-    for second, block in enumerate(blocks):
-        if second % PICTURE_EVERY == 0:
-            pictures[second] = jpeg(block[len(block) // 3])  # early enough not to be one of the last block's black ones
-        yield block
 
 
 def jpeg(picture: np.ndarray) -> bytes:

@@ -22,7 +22,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mmpt_plugin.features.folder import VIDEO_SUFFIXES
 from mmpt_plugin.features.manifest import FeatureSettings, check_same_settings
-from mmpt_plugin.features.networks import NetworkConfig
+from mmpt_plugin.features.one_video import open_extractor
 from mmpt_plugin.files import lock
 from mmpt_plugin.inference import VideoClip
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
@@ -115,11 +115,10 @@ class VideoLibrary:
         checkpoint: str | Path,
         *,
         bert: str | None = None,
-        network: str = "s3d",
-        network_weights: str | Path | None = None,
-        precision: str = "fp32",
-        fps: int = 30,
-        frame_size: int = 224,
+        network: str | None = None,
+        precision: str | None = None,
+        fps: int | None = None,
+        frame_size: int | None = None,
         window: int | None = None,
         stride: int | None = None,
         device: str = "cpu",
@@ -130,7 +129,9 @@ class VideoLibrary:
             folder: made if it does not exist.
             checkpoint: of the model, ours or MMPT's. The library keeps its path and hash and takes no other.
             bert: as for `VideoClip.from_pretrained`.
-            network, network_weights, precision, fps, frame_size: the feature network, as for extraction.
+            network: the feature network with its files, "s3d:FILE" or "hf:FOLDER"; by default the one that the checkpoint
+                names, where that is found.
+            precision, fps, frame_size: as for extraction; by default as the checkpoint states, or fp32, 30 and 224.
             window, stride: seconds; by default 16 and 8, less where the model takes less.
             device: where to compute.
 
@@ -139,12 +140,8 @@ class VideoLibrary:
             FileNotFoundError, ValueError: if the checkpoint or the network cannot be loaded, or do not belong together.
         """
         clip = VideoClip.from_pretrained(checkpoint, bert, device)
-        if network == "s3d" and network_weights is None:
-            raise ValueError("the feature network s3d needs its weights: give network_weights (--network-weights FILE)")
-        weights = Path(network_weights).resolve() if network_weights else None
-        extraction = Extraction(NetworkConfig(network, weights, precision, device=device), fps, frame_size)
-        settings = settings_of(extraction)
-        check_fits(clip, checkpoint, settings)
+        given = {"precision": precision, "fps": fps, "frame_size": frame_size}
+        network, settings = network_settings(clip, checkpoint, network, given, device)
         longest = clip.model.video_encoder.max_seconds
         window = min(window or WINDOW, longest)
         stride = stride or max(1, window // 2)
@@ -154,8 +151,8 @@ class VideoLibrary:
             Path(folder),
             {
                 "model": describe_file(Path(checkpoint)) | {"bert": bert},
-                "extraction": _plain(extraction),
-                "features": dataclasses.asdict(settings),
+                "network": network,
+                "features": settings,
                 "width": clip.model.video_encoder.transformer.config.hidden_size,
                 "window": window,
                 "stride": stride,
@@ -266,9 +263,11 @@ class VideoLibrary:
         found = Transcripts(transcripts)
         with self._only_writer(wait):
             added, tasks = self._plan(files, found)
-            extraction = self._extraction()
+            extraction = Extraction(
+                self.store.setting("network"), tuple(self.store.setting("features").items()), self.device
+            )
             if tasks:
-                self._check_network(extraction)
+                indexing.extractor_of(extraction)  # another network than the library's is refused here
             with logging_redirect_tqdm(), tqdm(total=len(tasks), unit="video", desc="index") as progress:
                 for task, outcome in run_tasks(tasks, extraction, workers):
                     self._write(task, outcome, added)
@@ -373,21 +372,6 @@ class VideoLibrary:
         """
         rows = indexing.encode(self.clip, features, self.store.setting("window"), self.store.setting("stride"))
         return self.store.put(replace(video, seconds=len(features)), replace(rows, pictures=dict(pictures)), lines)
-
-    def _extraction(self) -> Extraction:
-        content = self.store.setting("extraction")
-        network = content.pop("network")
-        weights = network.pop("checkpoint")
-        config = NetworkConfig(**network | {"device": self.device}, checkpoint=Path(weights) if weights else None)
-        return Extraction(config, **content)
-
-    def _check_network(self, extraction: Extraction) -> None:
-        """Refuses a feature network that changed since the library was made."""
-        check_same_settings(
-            f"the features of the library {self.folder}",
-            self.store.setting("features"),
-            dataclasses.asdict(settings_of(extraction)),
-        )
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
@@ -637,7 +621,11 @@ def find_files(videos: str | Path | Iterable[str | Path]) -> dict[str, Path]:
         if source.is_dir():
             root = source.resolve()
             below = [
-                path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+                path
+                for path in sorted(root.rglob("*"))
+                if path.suffix.lower() in VIDEO_SUFFIXES
+                and path.is_file()
+                and not any(part.startswith(".") for part in path.relative_to(root).parts)  # as macOS's ._a.mp4
             ]
             if not below:
                 raise FileNotFoundError(f"{source}: no video in it (known: {' '.join(VIDEO_SUFFIXES)})")
@@ -690,39 +678,51 @@ def extract_safely(path: Path, extraction: Extraction) -> Extracted | str:
         return str(error)
 
 
-def settings_of(extraction: Extraction) -> FeatureSettings:
-    """What the features of this extraction are, as their manifest would state it."""
-    network = indexing.network_of(replace(extraction.network, device="cpu"))
-    return FeatureSettings(
-        network=network.name,
-        weights_sha256=network.weights_sha256,
-        feature_size=network.feature_size,
-        precision=extraction.network.precision,
-        fps=extraction.fps,
-        frame_size=extraction.frame_size,
-    )
+def network_settings(
+    clip: VideoClip, checkpoint: str | Path, network: str | None, given: Mapping[str, Any], device: str
+) -> tuple[str, dict[str, Any]]:
+    """The feature network of a new library, with its files, and the settings of its features.
 
-
-def check_fits(clip: VideoClip, checkpoint: str | Path, settings: FeatureSettings) -> None:
-    """Refuses a feature network that is not the one the model was trained on.
+    Args:
+        clip: the model.
+        checkpoint: its file, which may state the settings that it was trained on.
+        network: as asked for.
+        given: settings that were asked for; None where not.
+        device: where to compute.
 
     Raises:
-        ValueError: if the sizes differ, or the checkpoint states other settings.
+        FileNotFoundError, ValueError: if the network cannot be loaded, or is not the one the model was trained on.
     """
-    size = clip.model.video_encoder.feature_projection.input.in_features
-    if size != settings.feature_size:
+    trained_on = feature_settings(read_checkpoint(Path(checkpoint))) if Path(checkpoint).is_file() else None
+    wanted = dict(trained_on or {}) | {name: value for name, value in given.items() if value is not None}
+    if trained_on:
+        check_same_settings(f"the features for {checkpoint}", wanted, trained_on)
+    if network is None and "network" not in wanted:
         raise ValueError(
-            f"{checkpoint} takes features of {size} numbers, the network {settings.network} gives "
-            f"{settings.feature_size}: use the network that the model was trained on"
+            f"{checkpoint} does not say which feature network it was trained on: name it with its files, s3d:FILE or "
+            "hf:FOLDER (--network)"
         )
-    if Path(checkpoint).is_file():
-        trained_on = feature_settings(read_checkpoint(Path(checkpoint)))
-        given = dataclasses.asdict(settings)
-        check_same_settings(
-            f"the features that {settings.network} gives to {checkpoint}",
-            given,
-            {name: value for name, value in (trained_on or {}).items() if name in given},
+    name = network or str(wanted["network"])
+    kind, _, place = name.partition(":")
+    if place and Path(place).exists():
+        name = f"{kind}:{Path(place).resolve()}"
+    extractor = open_extractor(wanted, name, device)
+    loaded = extractor.network
+    size = clip.model.video_encoder.feature_projection.input.in_features
+    if size != loaded.feature_size:
+        raise ValueError(
+            f"{checkpoint} takes features of {size} numbers, the network {loaded.name} gives {loaded.feature_size}: use "
+            "the network that the model was trained on"
         )
+    settings = FeatureSettings(
+        network=loaded.name,
+        weights_sha256=loaded.weights_sha256,
+        feature_size=loaded.feature_size,
+        precision=wanted.get("precision", "fp32"),
+        fps=extractor.fps,
+        frame_size=extractor.frame_size,
+    )
+    return name, dataclasses.asdict(settings)
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -754,11 +754,3 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """
     if not low <= value <= high:
         raise ValueError(f"{name} is {value}; it must lie between {low} and {high}")
-
-
-def _plain(extraction: Extraction) -> dict[str, Any]:
-    """As JSON has it."""
-    content = dataclasses.asdict(extraction)
-    weights = content["network"]["checkpoint"]
-    content["network"]["checkpoint"] = str(weights) if weights else None
-    return content

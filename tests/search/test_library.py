@@ -209,6 +209,7 @@ def test_files_that_are_no_videos(make_library, films, tmp_path):
     shutil.copytree(films, folder)
     (folder / "broken.mp4").write_bytes(b"not a video" * 100)
     (folder / "empty.mp4").touch()
+    (folder / "._one.mp4").write_bytes(b"what macOS puts beside a file")
     library = make_library(tmp_path / "library")
     added = library.add(folder)
     assert sorted(added.failed) == ["broken", "empty"] and len(added.added) == 3
@@ -228,7 +229,7 @@ def test_no_videos(make_library, tmp_path):
 
 
 def test_odd_names_become_ids(make_library, films, tmp_path):
-    names = ['it\'s "quoted"', "<script>alert(1)</script>", "...", "a b", "naïve-日本"]
+    names = ['it\'s "quoted"', "<script>alert(1)</script>", "a..b", "a b", "naïve-日本"]
     names = [name.replace("/", "∕") for name in names]
     for name in names:
         (tmp_path / "films").mkdir(exist_ok=True)
@@ -270,8 +271,6 @@ def test_another_checkpoint_is_refused(make_library, films, tmp_path, checkpoint
 def test_a_checkpoint_of_other_features_is_refused(make_library, network, tiny_checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"takes features of 512 numbers, the network hf:.* gives 16"):
         VideoLibrary.create(tmp_path / "library", tiny_checkpoint, network=network, fps=4, frame_size=32)
-    with pytest.raises(ValueError, match="s3d needs its weights"):
-        VideoLibrary.create(tmp_path / "library", tiny_checkpoint)
     assert not (tmp_path / "library").exists()
 
 
