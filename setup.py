@@ -4,15 +4,52 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+ROOT = Path(__file__).resolve().parent
+CONFIGS = {  # the YAML files lie in projects/videoclip; an installed package holds them as mmpt_plugin/configs
+    ".".join(["mmpt_plugin", "configs", *folder.relative_to(ROOT / "projects" / "videoclip").parts]): str(
+        folder.relative_to(ROOT)
+    )
+    for folder in sorted({path.parent for path in (ROOT / "projects" / "videoclip").rglob("*.yaml")})
+}
+
 setup(
     name="mmpt_plugin",
     version="0.1.0",
     description="VideoCLIP: video-text contrastive pre-training as a plug-in for fairseq",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    packages=find_packages(include=["mmpt_plugin", "mmpt_plugin.*"]),
-    package_data={"mmpt_plugin.report": ["templates/*"]},
+    license_files=["LICENSE"],
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2109.14084",
+        "Original": "https://github.com/facebookresearch/fairseq/tree/main/examples/MMPT",
+    },
+    keywords=["video", "text", "retrieval", "contrastive learning", "fairseq"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Multimedia :: Video",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    packages=[*find_packages(include=["mmpt_plugin", "mmpt_plugin.*"]), *CONFIGS],
+    package_dir=CONFIGS,
+    package_data={
+        "": ["*.yaml"],
+        "mmpt_plugin": ["py.typed"],
+        "mmpt_plugin.report": ["templates/*"],
+    },
+    entry_points={
+        "console_scripts": [
+            "mmpt-check=mmpt_plugin.preparation.check_data:main",
+            "mmpt-configs=mmpt_plugin.config_folder:main",
+            "mmpt-results=mmpt_plugin.evaluation.collect:main",
+            "mmpt-shards=mmpt_plugin.preparation.make_shards:main",
+        ]
+    },
     python_requires=">=3.11,<3.13",
     # What embedding needs: torch, transformers and numpy. tqdm, filelock and safetensors come with transformers.
     install_requires=[

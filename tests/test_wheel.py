@@ -1,0 +1,87 @@
+"""A wheel works alone: built from an sdist, installed outside the checkout, it pre-trains and evaluates."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow
+
+
+def run(*command: object, cwd: Path) -> str:
+    """Standard output of a command that must succeed, run without anything of this checkout in reach."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist of the checkout's tracked files, and the wheel that is built from it."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=REPOSITORY).splitlines():
+        if (REPOSITORY / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((REPOSITORY / name).read_bytes())
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source, cwd=out)
+    (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
+    return sdist, wheel
+
+
+@pytest.fixture(scope="module")
+def installed(distributions: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The commands of an empty environment with the wheel in it. Other packages are those of this environment."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=True)
+    bin_folder = folder / "bin"
+    own = run(bin_folder / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
+    (Path(own.strip()) / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = (sys.executable, "-m", "pip", "--quiet", "--python", bin_folder / "python")
+    run(*pip, "install", "--no-deps", "--no-index", distributions[1], cwd=folder)
+    return bin_folder
+
+
+def test_what_the_distributions_hold(distributions):
+    sdist, wheel = distributions
+    run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, cwd=sdist.parent)
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    configs = {str(path.relative_to(REPOSITORY / "projects" / "videoclip"))
+               for path in (REPOSITORY / "projects" / "videoclip").rglob("*.yaml")}  # fmt: skip
+    assert {f"mmpt_plugin/configs/{name}" for name in configs} <= inside
+    package = REPOSITORY / "mmpt_plugin"
+    data = [path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert package / "py.typed" in data
+    assert {str(path.relative_to(REPOSITORY)) for path in data} <= inside
+    assert not [name for name in inside if name.startswith(("tests/", "scripts/"))]
+    assert any(name.endswith("licenses/LICENSE") for name in inside)
+    with tarfile.open(sdist) as archive:
+        assert any(name.endswith("projects/videoclip/pretrain.yaml") for name in archive.getnames())
+
+
+def test_every_command_says_what_it_does(installed, tmp_path):
+    commands = sorted(path for path in installed.iterdir() if path.name.startswith("mmpt-"))
+    assert {"mmpt-configs", "mmpt-shards", "mmpt-check", "mmpt-results"} <= {path.name for path in commands}
+    for command in commands:
+        assert "usage:" in run(command, "--help", cwd=tmp_path)
+
+
+def test_it_pretrains_and_evaluates_outside_the_checkout(installed, tmp_path, tiny_settings, benchmark_data):
+    configs = run(installed / "mmpt-configs", cwd=tmp_path).strip()
+    assert Path(configs).is_dir() and REPOSITORY not in Path(configs).parents
+    train = (installed / "python", "-m", "fairseq_cli.hydra_train", "--config-dir", configs, "--config-name")
+    settings = (*tiny_settings, "common.cpu=true", "optimization.max_update=2", "checkpoint.save_dir=run")
+    run(*train, "pretrain", *settings, cwd=tmp_path)
+    run(*train, "zeroshot_youcook2", f"task.data={benchmark_data}", "checkpoint.restore_file=run/checkpoint_last.pt",
+        "task.results_path=results", "common.cpu=true", "dataset.num_workers=0", cwd=tmp_path)  # fmt: skip
+    results = json.loads((tmp_path / "results" / "youcook2.json").read_text())
+    assert 0 <= results["metrics"]["R@1"] <= 1 and results["counts"]["missing"] == []
+    assert "youcook2" in run(installed / "mmpt-results", "results", cwd=tmp_path)
