@@ -46,7 +46,9 @@ setup(
         "console_scripts": [
             "mmpt-check=mmpt_plugin.preparation.check_data:main",
             "mmpt-configs=mmpt_plugin.config_folder:main",
+            "mmpt-extract=mmpt_plugin.features.command:main",
             "mmpt-results=mmpt_plugin.evaluation.collect:main",
+            "mmpt-search=mmpt_plugin.search.command:main",
             "mmpt-shards=mmpt_plugin.preparation.make_shards:main",
         ]
     },
@@ -64,12 +66,6 @@ setup(
         "msgspec>=0.19",  # the shapes of annotation and results files
         "tabulate",
     ],
-    entry_points={
-        "console_scripts": [
-            "mmpt-extract=mmpt_plugin.features.command:main",
-            "mmpt-search=mmpt_plugin.search.command:main",
-        ]
-    },
     extras_require={
         # Training and evaluation by fairseq's commands: all that fairseq itself imports. fairseq and faiss stand apart
         # because which of their distributions fits depends on the machine. Any that provides the module will do.
