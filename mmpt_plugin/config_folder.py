@@ -1,6 +1,7 @@
 """Where the YAML files of the runs lie: what `fairseq-hydra-train --config-dir` is given."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         'fairseq-hydra-train --config-dir "$(mmpt-configs)" --config-name NAME ...'
     )
     parser.add_argument("--list", action="store_true", help="print the names that --config-name takes")
-    if parser.parse_args(argv).list:
-        print("\n".join(sorted(path.stem for path in config_folder().glob("*.yaml"))))
-    else:
-        print(config_folder())
+    names = sorted(path.stem for path in config_folder().glob("*.yaml"))
+    sys.stdout.write("\n".join(names if parser.parse_args(argv).list else [str(config_folder())]) + "\n")
