@@ -16,7 +16,7 @@ ALLOWED = {  # part -> parts that it may import besides itself and `files`, the 
     "evaluation": {"bounds", "data", "models", "criterions"},
     "finetuning": {"bounds", "data", "evaluation"},
     "features": {"data"},
-    "preparation": {"data", "models", "evaluation", "features", "finetuning"},
+    "preparation": {"captions", "data", "models", "evaluation", "features", "finetuning"},
     "demo": {"data", "models", "evaluation"},
     "search": {"captions", "data", "models", "evaluation", "features", "inference", "demo"},
     "report": {"data", "features", "evaluation"},

@@ -1,8 +1,6 @@
-"""Files of captions: HowTo100M's raw_caption.json, read as a stream, and the prepared captions that shards are made of.
+"""Files of prepared captions, which shards are made of.
 
-raw_caption.json is one object, {video id: {"start": [seconds], "end": [seconds], "text": [text or NaN or null]}}.
-
-A file of prepared captions holds JSON lines:
+Such a file holds JSON lines:
 
     {"format": "mmpt_plugin.captions", "version": 1, "settings": {tokenizer, rule, ...}, "counts": {"videos": n, ...}}
     {"id": video id, "start": [seconds], "end": [seconds], "tokens": [[word piece ids of a caption], ...]}
@@ -15,88 +13,25 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import ijson
 import numpy as np
 
+from mmpt_plugin.captions.tidying import MOST_SECONDS
 from mmpt_plugin.data.captions import Caption
+from mmpt_plugin.data.video_ids import id_problem
+from mmpt_plugin.files import UnusableFile, parse_json, require_file, write_whole
 
 FORMAT = "mmpt_plugin.captions"
 VERSION = 1
 
-BLOCK_BYTES = 1 << 16
 COPY_BYTES = 1 << 24
 
 STRING = re.compile(rb'("(?:[^"\\]|\\.)*+")', re.DOTALL)
-NOT_JSON = re.compile(rb"NaN|-?Infinity")
-
-
-# ------------------------------------------------------------------------------------------------------- raw captions
-
-
-def read_raw_captions(file: BinaryIO) -> Iterator[tuple[str, Any]]:
-    """Streams raw_caption.json: memory holds one video's captions at a time.
-
-    Python's `NaN` and `Infinity`, which are no JSON, become None.
-
-    Args:
-        file: the file, opened in binary mode; its position tells how much has been read.
-
-    Yields:
-        A video id and what the file says of it, unchecked.
-
-    Raises:
-        ValueError: the file is no JSON object, is cut short, or names a video twice.
-    """
-    seen: set[str] = set()
-    try:
-        for video_id, record in ijson.kvitems(ijson.from_iter(_null_for_nan(file)), "", use_float=True):
-            if video_id in seen:
-                raise ValueError(f"{file.name}: video {video_id} is in the file twice.")
-            seen.add(video_id)
-            yield video_id, record
-    except ijson.JSONError as error:
-        problem = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"{file.name}: no whole JSON file, after {len(seen)} videos: {problem}. Download it again."
-        ) from error
-    if not seen:
-        raise ValueError(
-            f"{file.name}: holds no videos. Expected HowTo100M's raw_caption.json, "
-            '{video id: {"start": [...], "end": [...], "text": [...]}}.'
-        )
-
-
-def _null_for_nan(file: BinaryIO) -> Iterator[bytes]:
-    """The file's bytes; outside of strings, NaN and infinities become null, as strict JSON has no word for them."""
-    rest = b""  # what follows the last whole string: numbers, or the beginning of a string
-    while block := file.read(BLOCK_BYTES):
-        *pieces, rest = STRING.split(rest + block)  # outside, string, outside, string, ...
-        if pieces:  # an empty yield would end the stream
-            pieces[::2] = [NOT_JSON.sub(b"null", outside) for outside in pieces[::2]]
-            yield b"".join(pieces)
-    yield NOT_JSON.sub(b"null", rest)
-
-
-# -------------------------------------------------------------------------------------------------- prepared captions
-
-
-@contextmanager
-def _written_aside(path: Path) -> Iterator[BinaryIO]:
-    """Opens a hidden file beside `path` and renames it to that when all went well."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _line(content: Mapping[str, Any]) -> bytes:
@@ -132,7 +67,7 @@ def write_captions(
         if captions:
             start, end, tokens = zip(*captions)
             lines.append(_line({"id": video_id, "start": start, "end": end, "tokens": tokens}))
-    with _written_aside(path) as file:
+    with write_whole(path) as file:
         file.write(_header(settings, totals))
         file.writelines(lines)
 
@@ -158,7 +93,7 @@ def merge_captions(parts: Sequence[Path], path: Path) -> dict[str, int]:
         if header["settings"] != settings:
             raise ValueError(f"{part}: made with {header['settings']}, {parts[0]} with {settings}.")
         totals.update(header["counts"])
-    with _written_aside(path) as file:
+    with write_whole(path) as file:
         file.write(_header(settings, totals))
         for part in parts:
             with part.open("rb") as lines:
@@ -173,23 +108,25 @@ def read_header(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is another file, or one of another version.
+        UnusableFile: it is another file, or one of another version.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing. scripts/prepare_captions.py makes it from raw_caption.json.")
-    with path.open("rb") as file:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: missing. scripts/prepare_captions.py makes it.")
+    with require_file(path).open("rb") as file:
         line = file.readline(COPY_BYTES)
     try:
-        header = json.loads(line)
+        header = parse_json(line.decode(), path)
         kind = (header["format"], header["version"])
         content = {"settings": dict(header["settings"]), "counts": dict(header["counts"])}
+        if not all(type(number) is int and number >= 0 for number in content["counts"].values()):
+            raise ValueError("a count is no whole number")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UnusableFile(
             f"{path}: no file of prepared captions ({type(error).__name__} in its first line). "
-            "scripts/prepare_captions.py makes it from raw_caption.json."
+            "scripts/prepare_captions.py makes it."
         ) from error
     if kind != (FORMAT, VERSION):
-        raise ValueError(f"{path}: format and version are {kind}, this reader knows {(FORMAT, VERSION)}.")
+        raise UnusableFile(f"{path}: format and version are {kind}, this reader knows {(FORMAT, VERSION)}.")
     return content
 
 
@@ -217,11 +154,14 @@ class PreparedCaptions:
         with self.path.open("rb") as file:
             offset = len(file.readline())
             for line in file:
-                self.offsets[_line_id(self.path, line)] = offset
+                video_id = _line_id(self.path, line)
+                if video_id in self.offsets:
+                    raise UnusableFile(f"{self.path}: video {video_id} is in the file twice. Make it again.")
+                self.offsets[video_id] = offset
                 offset += len(line)
         expected = self.counts.get("videos", 0)
         if len(self.offsets) != expected:
-            raise ValueError(
+            raise UnusableFile(
                 f"{self.path}: {len(self.offsets)} videos, its first line says {expected}: cut short or altered. "
                 "Copy or make it again."
             )
@@ -236,17 +176,58 @@ def load_captions(path: Path, offsets: Sequence[int]) -> Iterator[tuple[np.ndarr
 
     Yields:
         A video's caption times, (captions, 2) float64 seconds, and word pieces of each caption.
+
+    Raises:
+        UnusableFile: a line is no video's captions, times are no seconds, or word pieces are not of the vocabulary.
     """
+    settings = read_header(path)["settings"]
     with path.open("rb") as file:
         for offset in offsets:
             file.seek(offset)
-            video = json.loads(file.readline())
+            line = file.readline()
+            name = f"{path}, video {_line_id(path, line)}"
+            video = parse_json(line.decode(), name)
+            problem = _problem_of(video, settings)
+            if problem:
+                raise UnusableFile(f"{name}: {problem}. Copy or make the file again.")
             yield np.array([video["start"], video["end"]], np.float64).T, video["tokens"]
+
+
+def _problem_of(video: Any, settings: Mapping[str, Any]) -> str | None:
+    """What is wrong with a video's line; None if nothing is."""
+    match video:
+        case {"start": list(starts), "end": list(ends), "tokens": list(tokens)}:
+            pass
+        case _:
+            return "no lists 'start', 'end' and 'tokens'"
+    if not len(starts) == len(ends) == len(tokens) > 0:
+        return f"{len(starts)} starts, {len(ends)} ends and the word pieces of {len(tokens)} captions"
+    if not all(type(time) in (int, float) and abs(time) < MOST_SECONDS for time in chain(starts, ends)):
+        return "a time is no number of seconds"
+    if "seed" not in settings and any(
+        later < earlier for earlier, later in pairwise(starts)
+    ):  # the original's may fall
+        return "captions are not in the order of their starts"
+    if not all(isinstance(pieces, list) for pieces in tokens) or not all(type(p) is int for p in chain(*tokens)):
+        return "a caption's word pieces are no list of whole numbers"
+    vocabulary_size = settings.get("vocabulary_size")
+    largest, smallest = max(chain(*tokens), default=0), min(chain(*tokens), default=0)
+    if smallest < 0 or (isinstance(vocabulary_size, int) and largest >= vocabulary_size):
+        return f"word pieces {smallest} to {largest}, but the tokenizer has {vocabulary_size}"
+    return None
 
 
 def _line_id(path: Path, line: bytes) -> str:
     """The video id with which a line begins; the rest is not parsed."""
     match = STRING.match(line, len(b'{"id":'))
     if not match or not line.startswith(b'{"id":') or not line.endswith(b"}\n"):
-        raise ValueError(f"{path}: a line is no video's captions: {line[:80]!r}. Copy or make the file again.")
-    return json.loads(match[1])
+        raise UnusableFile(f"{path}: a line is no video's captions: {line[:80]!r}. Copy or make the file again.")
+    try:
+        video_id = json.loads(match[1])
+    except ValueError as error:
+        raise UnusableFile(
+            f"{path}: the video id {match[1][:80]!r} cannot be read ({error}). Make it again."
+        ) from error
+    if problem := id_problem(video_id):
+        raise UnusableFile(f"{path}: the video id {video_id!r} {problem}. Make the file again.")
+    return video_id

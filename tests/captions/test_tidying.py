@@ -61,3 +61,8 @@ def test_milliseconds_are_recognised_or_refused() -> None:
 def test_bad_options(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Tidying(**options)
+
+
+def test_lists_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 starts, 1 ends and 0 texts"):
+        tidy(Transcript("v", [0, 1], [1], []))

@@ -1,93 +1,18 @@
 """mmpt_plugin/data/caption_files.py."""
 
-import io
 import json
-import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from mmpt_plugin.data import caption_files
 from mmpt_plugin.data.caption_files import (
     PreparedCaptions,
     load_captions,
     merge_captions,
-    read_raw_captions,
     write_captions,
 )
 from mmpt_plugin.data.captions import Caption
-
-times = st.lists(st.floats(0, 9, width=32) | st.integers(0, 9) | st.sampled_from([math.nan, math.inf, -math.inf]))
-said = st.lists(st.text(st.sampled_from('ab"\\NaN,:[]{} \n\té'), max_size=8) | st.none() | st.just(math.nan))
-raw = st.dictionaries(
-    st.text(st.sampled_from('ab-_"\\'), max_size=5), st.fixed_dictionaries({"start": times, "end": times, "text": said})
-)
-
-
-class NamedBytes(io.BytesIO):
-    name = "raw_caption.json"
-
-
-def without_nan(value):
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-class TestReadRawCaptions:
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
-    @given(raw, st.integers(1, 40), st.sampled_from([None, 1]), st.booleans())
-    def test_equals_reading_it_whole(self, content, block, indent, ascii_only):
-        content = content or {"video": {}}
-        text = json.dumps(content, indent=indent, ensure_ascii=ascii_only)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(caption_files, "BLOCK_BYTES", block)
-            found = dict(read_raw_captions(NamedBytes(text.encode())))
-        assert found == without_nan(content)
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ('{"a": {"start": [1, 2', "raw_caption.json: no whole JSON file, after 0 videos"),
-            ('{"a": {"start": []}, "b": {"text": ["x', "raw_caption.json: no whole JSON file, after 1 videos"),
-            ('{"a": {}, "a": {}}', "video a is in the file twice"),
-            ("[1, 2]", "holds no videos"),
-            ("{}", "holds no videos"),
-            ("", "no whole JSON file"),
-            ("<html>", "no whole JSON file"),
-        ],
-    )
-    def test_refuses_other_files(self, text, message):
-        with pytest.raises(ValueError, match=message):
-            list(read_raw_captions(NamedBytes(text.encode())))
-
-    @pytest.mark.slow
-    def test_holds_one_video_at_a_time(self, tmp_path):
-        path = tmp_path / "raw_caption.json"
-        video = json.dumps(
-            {"start": [1.25] * 100, "end": [2.5] * 100, "text": ["add the salt and stir", math.nan] * 50}
-        )
-        with path.open("w") as file:
-            file.write("{" + ", ".join(f'"{i}": {video}' for i in range(80_000)) + "}")
-        assert path.stat().st_size > 200 << 20
-        code = (
-            "import resource, sys\n"
-            "from mmpt_plugin.data.caption_files import read_raw_captions\n"
-            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-            f"videos = sum(1 for _ in read_raw_captions(open({str(path)!r}, 'rb')))\n"
-            "print(videos, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
-        )
-        output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        videos, kibibytes = map(int, output.split())
-        assert videos == 80_000
-        assert kibibytes < 50 << 10  # beyond what the imports take
-
+from mmpt_plugin.files import UnusableFile
 
 CAPTIONS = [Caption(0.0, 1.5, [3, 4]), Caption(1.5, 2.0, [5])]
 
@@ -154,3 +79,45 @@ class TestPreparedCaptions:
         with pytest.raises(ValueError, match=r"b: made with \{'rule': 'b'\}"):
             merge_captions([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
         assert not (tmp_path / "all").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start": [0.0, 1e30]}, "a time is no number of seconds"),
+        ({"start": ["0", 1.5]}, "a time is no number of seconds"),
+        ({"end": [True, 2]}, "a time is no number of seconds"),
+        ({"start": [5.0, 1.0]}, "not in the order of their starts"),
+        ({"end": [1.5]}, "2 starts, 1 ends"),
+        ({"tokens": [[3], [10]]}, "word pieces 3 to 10, but the tokenizer has 10"),
+        ({"tokens": [[3], [-1]]}, "word pieces -1 to 3"),
+        ({"tokens": [[3], [True]]}, "no list of whole numbers"),
+        ({"tokens": {}}, "no lists"),
+    ],
+)
+def test_a_line_with_other_values_is_refused(tmp_path, change, message):
+    path = tmp_path / "captions.jsonl"
+    write_captions(path, [("v", CAPTIONS)], settings={"vocabulary_size": 10}, counts={})
+    header, line = path.read_text().splitlines()
+    path.write_text(f"{header}\n{json.dumps(json.loads(line) | change, separators=(',', ':'))}\n")
+    with pytest.raises(UnusableFile, match=rf"captions\.jsonl, video v: .*{message}"):
+        list(load_captions(path, list(PreparedCaptions(path).offsets.values())))
+
+
+@pytest.mark.parametrize(
+    ("video_id", "message"),
+    [(" a", "blanks"), ("a\nb", "line break"), ("", "is empty"), ("\ud800", "cannot be read|surrogate")],
+)
+def test_an_id_that_breaks_lists_is_refused(tmp_path, video_id, message):
+    path = tmp_path / "captions.jsonl"
+    write_captions(path, [("v", CAPTIONS)], settings={}, counts={})
+    path.write_text(path.read_text().replace('"v"', json.dumps(video_id)))
+    with pytest.raises(UnusableFile, match=message):
+        PreparedCaptions(path)
+
+
+def test_a_video_twice_is_refused(tmp_path):
+    path = tmp_path / "captions.jsonl"
+    write_captions(path, [("v", CAPTIONS)] * 2, settings={}, counts={})
+    with pytest.raises(UnusableFile, match="video v is in the file twice"):
+        PreparedCaptions(path)

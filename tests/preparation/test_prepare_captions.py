@@ -1,8 +1,9 @@
-"""scripts/prepare_captions.py: raw captions in, word pieces out."""
+"""mmpt_plugin/preparation/prepare_captions.py: raw captions in, word pieces out."""
 
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,13 +14,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from mmpt_plugin.data.caption_files import PreparedCaptions, load_captions
+from mmpt_plugin.preparation import caption_run, prepare_captions, tokenizing
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "prepare_captions.py"
-
-
-@pytest.fixture(scope="module")
-def script(load_script):
-    return load_script("prepare_captions")
 
 
 @pytest.fixture
@@ -46,9 +43,11 @@ def read(path):
     return {video_id: (times.tolist(), tokens) for video_id, (times, tokens) in zip(captions.offsets, videos)}
 
 
-def test_end_to_end(script, raw, tiny_bert, tmp_path, capsys, caplog):
+def test_end_to_end(raw, tiny_bert, tmp_path, capsys, caplog):
     out = tmp_path / "captions.jsonl"
-    script.main([str(raw), "--bert", str(tiny_bert), "--out", str(out), "--workers", "1", "--max-pieces", "32"])
+    prepare_captions.main(
+        [str(raw), "--bert", str(tiny_bert), "--out", str(out), "--workers", "1", "--max-pieces", "32"]
+    )
     videos = read(out)
     ids = AutoTokenizer.from_pretrained(tiny_bert).get_vocab()
     cut, the, onion, s, to, add, salt = (ids[word] for word in ("cut", "the", "onion", "##s", "to", "add", "salt"))
@@ -62,7 +61,8 @@ def test_end_to_end(script, raw, tiny_bert, tmp_path, capsys, caplog):
     captions = PreparedCaptions(out)
     assert captions.settings["tokenizer"] == tiny_bert.name
     assert captions.settings["vocabulary_size"] == len(ids)
-    assert captions.settings["raw"] == {"file": raw.name, "bytes": raw.stat().st_size}
+    source = captions.settings["raw"]
+    assert (source["file"], source["bytes"]) == (raw.name, raw.stat().st_size)
     assert captions.counts == {
         "bad_times": 1,
         "captions": 9,
@@ -72,6 +72,7 @@ def test_end_to_end(script, raw, tiny_bert, tmp_path, capsys, caplog):
         "not_text": 2,
         "pieces": sum(len(piece) for _, own in videos.values() for piece in own),
         "split": 1,
+        "unknown_pieces": 3,
         "videos": 4,
         "videos_without_captions": 1,
     }
@@ -80,15 +81,15 @@ def test_end_to_end(script, raw, tiny_bert, tmp_path, capsys, caplog):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["captions.jsonl", "raw_caption.json"]
 
 
-def test_worker_processes_change_nothing(script, raw, tiny_bert, tmp_path):
+def test_worker_processes_change_nothing(raw, tiny_bert, tmp_path):
     command = [str(raw), "--bert", str(tiny_bert), "--videos-per-part", "2", "--out"]
-    script.main([*command, str(tmp_path / "one"), "--workers", "1"])
-    script.main([*command, str(tmp_path / "two"), "--workers", "2"])
-    script.main([*command[:-3], "--out", str(tmp_path / "whole"), "--workers", "1"])
+    prepare_captions.main([*command, str(tmp_path / "one"), "--workers", "1"])
+    prepare_captions.main([*command, str(tmp_path / "two"), "--workers", "2"])
+    prepare_captions.main([*command[:-3], "--out", str(tmp_path / "whole"), "--workers", "1"])
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
-def test_a_dead_worker_is_reported_and_the_rest_kept(script, raw, tiny_bert, tmp_path, monkeypatch, capsys):
+def test_a_dead_worker_is_reported_and_the_rest_kept(raw, tiny_bert, tmp_path, monkeypatch, capsys):
     command = [
         str(raw),
         "--bert",
@@ -99,27 +100,26 @@ def test_a_dead_worker_is_reported_and_the_rest_kept(script, raw, tiny_bert, tmp
         str(tmp_path / "out"),
         "--workers",
     ]
-    make_part = script.make_part
+    make_part = caption_run.make_part
 
     def die(job, part):
-        if "last" in part.video_ids:
+        if "last" in [transcript.video_id for transcript in part.transcripts]:
             os._exit(9)
         make_part(job, part)
 
     with monkeypatch.context() as patch:
-        patch.setattr(script, "make_part", die)
-        die.__module__, die.__qualname__ = "prepare_captions", "make_part"
+        patch.setattr(caption_run, "make_part", die)
         with pytest.raises(SystemExit) as stopped:
-            script.main([*command, "2"])
+            prepare_captions.main([*command, "2"])
     assert stopped.value.code == 1 and "a worker process died" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    script.main([*command, "2"])
+    prepare_captions.main([*command, "2"])
     assert len(read(tmp_path / "out")) == 4
 
 
-def test_goes_on_where_it_was_stopped(script, raw, tiny_bert, tmp_path, monkeypatch, capsys):
+def test_goes_on_where_it_was_stopped(raw, tiny_bert, tmp_path, monkeypatch, caplog):
     command = [str(raw), "--bert", str(tiny_bert), "--workers", "1", "--videos-per-part", "2", "--out"]
-    script.main([*command, str(tmp_path / "whole")])
+    prepare_captions.main([*command, str(tmp_path / "whole")])
     made = []
 
     def make_two(job, part):
@@ -128,39 +128,44 @@ def test_goes_on_where_it_was_stopped(script, raw, tiny_bert, tmp_path, monkeypa
         made.append(part.path.name)
         make_part(job, part)
 
-    make_part = script.make_part
+    make_part = caption_run.make_part
     with monkeypatch.context() as patch:
-        patch.setattr(script, "make_part", make_two)
+        patch.setattr(caption_run, "make_part", make_two)
         with pytest.raises(SystemExit):
-            script.main([*command, str(tmp_path / "resumed")])
+            prepare_captions.main([*command, str(tmp_path / "resumed")])
         assert not (tmp_path / "resumed").exists()
         made.clear()
-        script.main([*command, str(tmp_path / "resumed")])
+        prepare_captions.main([*command, str(tmp_path / "resumed")])
     assert made == ["000002.jsonl", "000003.jsonl"]  # four parts of two videos, two were there
     assert (tmp_path / "resumed").read_bytes() == (tmp_path / "whole").read_bytes()
 
-    monkeypatch.delattr(script, "make_part")  # a third run makes nothing
-    script.main([*command, str(tmp_path / "resumed")])
-    assert "is there already" in capsys.readouterr().out
+    monkeypatch.delattr(caption_run, "make_part")  # a third run makes nothing
+    prepare_captions.main([*command, str(tmp_path / "resumed")])
+    assert "is there already" in caplog.text
 
 
-def test_another_run_is_kept_out(script, tmp_path):
-    with (
-        script.exclusive(tmp_path / "parts"),
-        pytest.raises(ValueError, match="another run is making this file"),
-        script.exclusive(tmp_path / "parts"),
-    ):
-        pass
-
-
-def test_other_settings_are_refused_unless_told(script, raw, tiny_bert, tmp_path, capsys):
+def test_another_run_is_kept_out(raw, tiny_bert, tmp_path, monkeypatch, capsys):
     command = [str(raw), "--bert", str(tiny_bert), "--out", str(tmp_path / "out"), "--workers", "1"]
-    script.main(command)
+
+    def run_beside(job, part):
+        with pytest.raises(SystemExit):
+            prepare_captions.main(command)
+        make_part(job, part)
+
+    make_part = caption_run.make_part
+    monkeypatch.setattr(caption_run, "make_part", run_beside)
+    prepare_captions.main(command)
+    assert f"is in use by this very process ({os.getpid()})" in capsys.readouterr().err
+
+
+def test_other_settings_are_refused_unless_told(raw, tiny_bert, tmp_path, capsys):
+    command = [str(raw), "--bert", str(tiny_bert), "--out", str(tmp_path / "out"), "--workers", "1"]
+    prepare_captions.main(command)
     with pytest.raises(SystemExit) as stopped:
-        script.main([*command, "--max-pieces", "7"])
+        prepare_captions.main([*command, "--max-pieces", "7"])
     assert stopped.value.code == 1
     assert "max_pieces is 32, now 7" in capsys.readouterr().err
-    script.main([*command, "--max-pieces", "7", "--overwrite"])
+    prepare_captions.main([*command, "--max-pieces", "7", "--overwrite"])
     assert PreparedCaptions(tmp_path / "out").settings["max_pieces"] == 7
 
 
@@ -172,22 +177,24 @@ def test_other_settings_are_refused_unless_told(script, raw, tiny_bert, tmp_path
         ("{}", "/nowhere", "no tokenizer at '/nowhere'"),
     ],
 )
-def test_bad_input(script, tiny_bert, tmp_path, capsys, content, bert, message):
+def test_bad_input(tiny_bert, tmp_path, capsys, content, bert, message):
     raw = tmp_path / "raw_caption.json"
     if content is not None:
         raw.write_text(content)
     with pytest.raises(SystemExit) as stopped:
-        script.main([str(raw), "--bert", bert or str(tiny_bert), "--out", str(tmp_path / "out"), "--workers", "1"])
+        prepare_captions.main(
+            [str(raw), "--bert", bert or str(tiny_bert), "--out", str(tmp_path / "out"), "--workers", "1"]
+        )
     assert stopped.value.code == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_compat_equals_the_original(script, golden, tmp_path):
+def test_compat_equals_the_original(golden, tmp_path):
     folder = golden / "shards"
     raw, bert, out = folder / "data/how2/raw_caption.json", folder / "bert-tiny", tmp_path / "captions.jsonl"
     options = ["--compat", "--seed", "20241", "--workers", "2", "--videos-per-part", "4"]
-    script.main([str(raw), "--bert", str(bert), "--out", str(out), *options])
+    prepare_captions.main([str(raw), "--bert", str(bert), "--out", str(out), *options])
     expected = json.loads((folder / "decoded/raw_caption_dedup.bert-tiny.json").read_text())
     assert read(out) == {
         video_id: ([list(times) for times in zip(video["start"], video["end"])], video["cap"])
@@ -195,14 +202,14 @@ def test_compat_equals_the_original(script, golden, tmp_path):
     }
 
 
-def test_fast_and_plain_tokenizer_agree(script, tiny_bert):
+def test_fast_and_plain_tokenizer_agree(tiny_bert):
     texts = ["cut the onions", "", "salt [SEP] salt", "x" * 200, "add " * 600]
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     for special_words_are_text in (True, False):
         expected = tokenizer(
             texts, add_special_tokens=False, split_special_tokens=special_words_are_text, verbose=False
         )
-        assert script.load_tokenize(str(tiny_bert), special_words_are_text)(texts) == expected["input_ids"]
+        assert tokenizing.load_tokenize(str(tiny_bert), special_words_are_text)(texts) == expected["input_ids"]
 
 
 MEASURED = """
@@ -281,3 +288,96 @@ def test_on_ray_with_a_killed_worker(tiny_bert, tmp_path):
     assert on_ray.returncode == 0
     assert (tmp_path / "here").read_bytes() == (tmp_path / "ray").read_bytes()
     assert list(PreparedCaptions(tmp_path / "ray").offsets) == [f"v{i}" for i in range(600)]
+
+
+def run(*arguments):
+    return prepare_captions.main([str(argument) for argument in arguments])
+
+
+def test_a_folder_of_subtitles(tiny_bert, tmp_path, capsys, caplog):
+    """One video's failure is its own; everything that is left out is counted by its reason."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    files = {
+        "talk.mp4": "",
+        "talk.en.vtt": "WEBVTT\n\n00:01.000 --> 00:02.000\n[Music] ANN: add <b>salt</b>\n",
+        "talk.de.vtt": "WEBVTT\n\n00:01.000 --> 00:02.000\nSalz\n",
+        "broken.srt": "no cue",
+        "cut.srt": "1\n00:00:10,500 --> 00:00:12,000\ncut the onion\n",
+        "foreign.srt": "1\n00:00:10,500 --> 00:00:12,000\n" + "Zwiebel " * 30,
+        "silent.vtt": "WEBVTT\n\n00:01.000 --> 00:02.000\n[Music]\n",
+        "milliseconds.csv": "start,end,text\n2000,4000,add the salt\n",
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    out = tmp_path / "captions.jsonl"
+    options = ["--language", "en", "--shift", "1", "--drop-marks", "--drop-speakers", "--workers", 1]
+    assert run(folder, "--bert", tiny_bert, "--out", out, *options) == 0
+    assert {video_id: times for video_id, (times, _) in read(out).items()} == {
+        "cut": [[11.5, 13]],
+        "milliseconds": [[3, 5]],
+        "talk": [[2, 3]],
+    }
+    counts = PreparedCaptions(out).counts
+    expected = {"videos": 3, "unreadable_files": 1, "second_files": 1, "unknown_language": 1, "only_marks": 1}
+    assert expected.items() <= counts.items() and counts["milliseconds_videos"] == 1
+    assert "broken.srt: Not a caption file" in caplog.text and "unknown_language" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("whisper.json", '{"segments": []}'),
+        ("raw_caption.json", '{"a": {"start": ["0"], "end": ["1"], "text": ["salt"]}}'),
+        ("raw_caption.json", '{"a": {"start": [0], "end": [1], "text": [null]}}'),
+        ("silent.srt", "1\n00:00:01,000 --> 00:00:02,000\n<i></i>\n"),
+    ],
+)
+def test_no_caption_is_a_failure(tiny_bert, tmp_path, capsys, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / name, "--bert", tiny_bert, "--out", tmp_path / "out", "--workers", 1)
+    assert stopped.value.code == 1
+    assert re.search(r"no caption is left|without any caption", capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_edit_that_keeps_size_and_time_is_noticed(raw, tiny_bert, tmp_path, capsys):
+    command = [raw, "--bert", tiny_bert, "--out", tmp_path / "out", "--workers", 1]
+    run(*command)
+    status = raw.stat()
+    raw.write_text(raw.read_text().replace("onions to", "onions in"))
+    os.utime(raw, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(SystemExit):
+        run(*command)
+    assert "raw is" in capsys.readouterr().err
+
+
+def test_help_says_what_it_takes(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("--help")
+    assert stopped.value.code == 0 and "WhisperX" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_command_and_the_next_one_goes_on(tiny_bert, tmp_path):
+    """kill -9 of the main process: no worker is left, and the same command again makes the same file."""
+    raw = tmp_path / "raw_caption.json"
+    lines = {"start": list(range(300)), "end": list(range(1, 301)), "text": ["add salt to the pan " * 4] * 300}
+    raw.write_text(json.dumps({f"v{i}": lines for i in range(400)}))
+    command = [sys.executable, SCRIPT, raw, "--bert", tiny_bert, "--videos-per-part", "10", "--workers", "2", "--out"]
+    subprocess.run([*command, tmp_path / "whole"], check=True, stdout=subprocess.PIPE)
+    killed = subprocess.Popen([*command, tmp_path / "out"], stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob(".out.*.parts/*.jsonl"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers = list(descendants(killed.pid))
+    killed.kill()
+    killed.wait()
+    assert len(workers) >= 2
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    subprocess.run([*command, tmp_path / "out"], check=True, stdout=subprocess.PIPE)
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert not list(tmp_path.glob(".*"))

@@ -1,8 +1,7 @@
-"""scripts/train_tokenizer.py: captions in, a tokenizer folder out that the rest of the project takes."""
+"""mmpt_plugin/preparation/train_tokenizer.py: captions in, a tokenizer folder out that the rest of the project takes."""
 
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -10,14 +9,10 @@ from mmpt_plugin.demo import words
 from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.videoclip import VideoClipModel
+from mmpt_plugin.preparation import train_tokenizer
 
 LINES = ["Add the onions to the pan", "salt and stir the onions", "schneide die Kartoffeln", "把洋葱放进锅里"]
 FRAMES = {"wordpiece": ("[CLS]", "[SEP]", "[UNK]"), "sentencepiece": ("<s>", "</s>", "<unk>")}
-
-
-@pytest.fixture(scope="module")
-def script(load_script) -> ModuleType:
-    return load_script("train_tokenizer")
 
 
 @pytest.fixture
@@ -30,9 +25,11 @@ def captions(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", FRAMES)
-def test_a_folder_that_serves_as_model_bert(script: ModuleType, captions: Path, tmp_path: Path, kind: str) -> None:
+def test_a_folder_that_serves_as_model_bert(captions: Path, tmp_path: Path, kind: str) -> None:
     out = tmp_path / "made" / kind
-    script.main([str(captions), "--kind", kind, "--pieces", "120", "--out", str(out), "--size", "2", "32", "4"])
+    train_tokenizer.main(
+        [str(captions), "--kind", kind, "--pieces", "120", "--out", str(out), "--size", "2", "32", "4"]
+    )
     tokenizer = text_backbone.load_tokenizer(str(out))
     cls, sep, unknown = FRAMES[kind]
     assert len(tokenizer) <= 120
@@ -47,12 +44,12 @@ def test_a_folder_that_serves_as_model_bert(script: ModuleType, captions: Path, 
 
 
 @pytest.mark.parametrize("kind", FRAMES)
-def test_the_same_captions_give_the_same_pieces(script: ModuleType, tmp_path: Path, kind: str) -> None:
+def test_the_same_captions_give_the_same_pieces(tmp_path: Path, kind: str) -> None:
     text = tmp_path / "captions.txt"
     text.write_text("\n".join(" ".join(row) for row in (*words.VERBS, *words.OBJECTS)) + "\n\n")
     vocabularies = []
     for out in (tmp_path / "a", tmp_path / "b"):
-        script.main([str(text), "--kind", kind, "--pieces", "150", "--out", str(out), "--keep-case"])
+        train_tokenizer.main([str(text), "--kind", kind, "--pieces", "150", "--out", str(out), "--keep-case"])
         assert not (out / "config.json").exists()  # no transformer was asked for
         vocabularies.append(text_backbone.load_tokenizer(str(out)).get_vocab())
     assert vocabularies[0] == vocabularies[1] and len(vocabularies[0]) == 150
@@ -63,7 +60,7 @@ def test_the_same_captions_give_the_same_pieces(script: ModuleType, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing.txt"], "nothing.txt: missing. Give a raw_caption.json, or text files"),
+        (["nothing.txt"], "nothing.txt: no such file"),
         (["empty.txt"], "no text in empty.txt"),
         (["text.txt", "--pieces", "6"], "Increase vocab_size"),
         (["text.txt", "--size", "2", "30", "4"], "--size: a width of 30 is not divisible by 4 heads"),
@@ -71,7 +68,6 @@ def test_the_same_captions_give_the_same_pieces(script: ModuleType, tmp_path: Pa
     ],
 )
 def test_bad_input(
-    script: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -82,6 +78,6 @@ def test_bad_input(
     Path("empty.txt").write_text("\n \n")
     Path("text.txt").write_text("\n".join(LINES))
     with pytest.raises(SystemExit) as stop:
-        script.main(["--kind", "sentencepiece", "--pieces", "60", "--out", "out", *arguments])
+        train_tokenizer.main(["--kind", "sentencepiece", "--pieces", "60", "--out", "out", *arguments])
     assert stop.value.code == 1 and message in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "text.txt"]  # nothing half-made
