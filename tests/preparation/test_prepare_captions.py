@@ -111,7 +111,7 @@ def test_a_dead_worker_is_reported_and_the_rest_kept(raw, tiny_bert, tmp_path, m
         patch.setattr(caption_run, "make_part", die)
         with pytest.raises(SystemExit) as stopped:
             prepare_captions.main([*command, "2"])
-    assert stopped.value.code == 1 and "a worker process died" in capsys.readouterr().err
+    assert stopped.value.code == 1 and "A worker process died" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     prepare_captions.main([*command, "2"])
     assert len(read(tmp_path / "out")) == 4
