@@ -6,7 +6,9 @@ if [ $# -lt 4 ]; then
     echo "  CKPT: a checkpoint, ours or MMPT's; DIR: the data folder (docs/data.md); OUT: folder for the results" >&2
     exit 2
 fi
-name=$1 checkpoint=$2 data=$3 results=$4
+# hydra reads `=`, `(`, `,` and others in a value as its own grammar; in quotes they stay what they are
+quoted() { printf "'%s'" "$(printf '%s' "$1" | sed -E "s/(\\\\*)'/\1\1\\\\'/g; s/(\\\\+)\$/\1\1/")"; }
+name=$1 checkpoint=$(quoted "$2") data=$(quoted "$3") results=$(quoted "$4")
 shift 4
 root=$(cd "$(dirname "$0")/.." && pwd)
 PATH="$root/.venv/bin:$PATH"  # where `make setup` put it; an active environment is used where there is none

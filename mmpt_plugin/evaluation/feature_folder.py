@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpt_plugin.files import UnusableFile, is_hidden, open_array
+
 logger = logging.getLogger(__name__)
 
 ALLOWED_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
@@ -35,7 +37,7 @@ class FeatureFolder:
             raise FileNotFoundError(
                 f"feature folder {self.path} does not exist: extract the features there or set task.features"
             )
-        self._ids = sorted(file.name.removesuffix(".npy") for file in self.path.glob("*.npy"))
+        self._ids = sorted(file.name.removesuffix(".npy") for file in self.path.glob("*.npy") if not is_hidden(file))
 
     def ids(self) -> list[str]:
         """Ids of all videos with a feature file, sorted."""
@@ -114,12 +116,12 @@ class FeatureFolder:
 
     def _open(self, video_id: str) -> np.ndarray:
         file = self._file(video_id)
-        if not file.is_file():
-            raise FileNotFoundError(f"video {video_id} has no feature file {file}")
         try:
-            array = np.lib.format.open_memmap(file, mode="r")
-        except ValueError as error:
-            raise ValueError(f"{file} is not a whole .npy array ({error}): extract this video again") from error
+            array = open_array(file)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"video {video_id} has no feature file {file}") from error
+        except UnusableFile as error:
+            raise UnusableFile(f"{error}. Extract this video again") from error
         if array.dtype not in ALLOWED_DTYPES:
             raise ValueError(f"{file} holds {array.dtype}; features must be float16 or float32")
         if array.ndim != 2 or array.shape[1] != self.feature_size:

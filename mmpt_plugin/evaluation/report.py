@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +18,7 @@ from tabulate import tabulate
 
 from mmpt_plugin.evaluation.benchmark import Benchmark, Evaluation, Scores
 from mmpt_plugin.evaluation.bootstrap import VideoSums
+from mmpt_plugin.files import UnusableFile, read_arrays, read_json
 
 NOT_FRACTIONS = ("median_rank", "mean_rank")  # shown as they are, everything else in percent
 INTERVALS = "intervals: 95%, bootstrap over videos in the gallery as it is"
@@ -90,10 +93,23 @@ def write_results(
     with TemporaryDirectory(prefix=f".{benchmark.name}.", suffix=".partial", dir=folder) as aside:
         np.savez(scores_file(Path(aside) / target.name), allow_pickle=False, **arrays)
         (Path(aside) / target.name).write_text(text, encoding="utf-8")
-        target.unlink(missing_ok=True)  # never an old result beside new scores
-        for written in (scores_file(Path(aside) / target.name), Path(aside) / target.name):
-            os.replace(written, folder / written.name)
+        with _alone_in(folder):
+            target.unlink(missing_ok=True)  # never an old result beside new scores
+            for written in (scores_file(Path(aside) / target.name), Path(aside) / target.name):
+                os.replace(written, folder / written.name)
     return target
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Another evaluation that writes into the folder waits, so that the two files of one are never parted."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks on folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def scores_file(results: Path) -> Path:
@@ -135,9 +151,9 @@ def read_results(path: Path) -> dict[str, Any]:
         ValueError: if it is no JSON or has not the parts of a results file.
     """
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_json(path)
         msgspec.convert(results, ResultsFile)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not a results file that an evaluation wrote: {error}") from error
     return results
 
@@ -150,16 +166,15 @@ def read_scores(results: Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: if there is no `<name>_scores.npz` beside it.
-        ValueError: if that is no whole file of arrays.
+        UnusableFile: if that is no whole file of arrays.
     """
     path = scores_file(results)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} not found: it belongs beside {results.name}; evaluate again")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except Exception as error:  # a damaged archive raises nearly anything
-        raise ValueError(f"{path} is not a whole scores file ({error}): evaluate again") from error
+        return read_arrays(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} not found: it belongs beside {results.name}; evaluate again") from error
+    except UnusableFile as error:
+        raise UnusableFile(f"{error}. Evaluate again") from error
 
 
 def read_sums(results: Path) -> VideoSums:

@@ -13,6 +13,7 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import register_task
 from omegaconf import II, MISSING, open_dict
 
+from mmpt_plugin.bounds import check_bounds
 from mmpt_plugin.criterions import (  # noqa: F401 (registers the criterions)
     contrastive,
     frame_losses,
@@ -52,8 +53,10 @@ class VideoClipFinetuningConfig(FairseqDataclass):
         metadata={"help": "crosstask: the draw by the annotation files alone, or the original's by features"},
     )
     repeats: int = field(
-        default=1, metadata={"help": "how often each clip comes in an epoch, each time with one of its sentences"}
+        default=1,
+        metadata={"help": "how often each clip comes in an epoch, each time with one of its sentences", "at_least": 1},
     )
+    batch_size: Optional[int] = II("dataset.batch_size")
     bert: str = II("model.bert")
     checkpoint: Optional[str] = II("checkpoint.finetune_from_model")
     save_dir: str = II("checkpoint.save_dir")
@@ -85,10 +88,9 @@ class VideoClipFinetuningTask(VideoClipTask):
 
     def prepare(self) -> None:
         """Read the checkpoint's settings and the training split."""
-        if self.cfg.repeats < 1:
-            raise ValueError(
-                f"task.repeats is {self.cfg.repeats}; each clip comes at least once an epoch: set 1 or more"
-            )
+        check_bounds(self.cfg, VideoClipFinetuningConfig, "task")
+        if self.cfg.batch_size is not None and self.cfg.batch_size < 1:
+            raise ValueError(f"dataset.batch_size is {self.cfg.batch_size}: it must be at least 1")
         if not self.cfg.checkpoint:
             raise ValueError(f"{SETTING} is not set: give the pre-trained checkpoint to start from")
         self.checkpoint = Path(self.cfg.checkpoint)

@@ -6,12 +6,11 @@ of zero and an optimizer that holds no state; its validation is the evaluation. 
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
 import torch
 from fairseq import metrics
 from fairseq.data import FairseqDataset
@@ -21,13 +20,17 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import register_task
 from omegaconf import II, MISSING, OmegaConf
 
+from mmpt_plugin.bounds import check_bounds
 from mmpt_plugin.data.epoch_iterator import FixedEpochIterator
+from mmpt_plugin.evaluation.benchmark import Benchmark
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.encoding import EncodedBatch, EncodingDataset, assemble, encode_batch
 from mmpt_plugin.evaluation.report import format_table, results_json, write_results
 from mmpt_plugin.features.manifest import check_feature_settings
+from mmpt_plugin.files import UnusableFile, read_arrays
 from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import feature_settings, fine_tuned_on, read_checkpoint, sha256
+from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.loading import checkpoint_config, load_weights
 from mmpt_plugin.tasks.base import VideoClipTask
@@ -67,9 +70,22 @@ class VideoClipZeroShotConfig(FairseqDataclass):
     )
     report: bool = field(default=True, metadata={"help": "write a page beside the results (docs/results.md)"})
     videos: Optional[str] = field(default=None, metadata={"help": "folder of videos, for small pictures on the page"})
-    batch_size: int = field(default=128, metadata={"help": "texts or windows encoded at once"})
+    batch_size: int = field(default=128, metadata={"help": "texts or windows encoded at once", "at_least": 1})
     bert: str = II("model.bert")
     checkpoint: str = II("checkpoint.restore_file")
+    max_update: int = II("optimization.max_update")
+    disable_validation: bool = II("dataset.disable_validation")
+    validate_after_updates: int = II("dataset.validate_after_updates")
+    max_valid_steps: Optional[int] = II("dataset.max_valid_steps")
+
+
+# What makes fairseq's one step end in the evaluation of everything; another value would end in nothing, or never.
+NEEDED = {
+    "optimization.max_update": 1,
+    "dataset.disable_validation": False,
+    "dataset.validate_after_updates": 0,
+    "dataset.max_valid_steps": None,
+}
 
 
 @register_task("videoclip_zeroshot", dataclass=VideoClipZeroShotConfig)
@@ -82,6 +98,13 @@ class VideoClipZeroShotTask(VideoClipTask):
         super().__init__(cfg)
         for name in LOGGERS_AFTER_RESULTS:
             logging.getLogger(name).removeFilter(silence)
+        check_bounds(cfg, VideoClipZeroShotConfig, "task")
+        for setting, needed in NEEDED.items():
+            if (value := cfg[setting.rpartition(".")[2]]) != needed:
+                raise ValueError(
+                    f"{setting} is {value}: an evaluation needs {needed}, as base/zeroshot.yaml has it, or it would not run "
+                    "to its end: leave it out"
+                )
         if cfg.checkpoint == DEFAULT_RESTORE_FILE:
             raise ValueError(
                 f"checkpoint.restore_file={cfg.checkpoint}: without a folder fairseq looks for it in task.results_path; "
@@ -103,6 +126,7 @@ class VideoClipZeroShotTask(VideoClipTask):
         self.fine_tuned_on = fine_tuned_on(content)
         if self.model_config.frame_labels:
             self.benchmark.use_frame_classifier(self.model_config.frame_labels)
+        self.best_possible = read_best_possible(self.benchmark, Path(cfg.data))
         self.plan = self.benchmark.plan()
         if self.plan.per_frame and str(self.model_config.pooling) == "cls":
             logger.warning(
@@ -113,7 +137,18 @@ class VideoClipZeroShotTask(VideoClipTask):
         self.encoded: list[EncodedBatch] = []
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
-        """The checkpoint's model. fairseq loads the weights once more, but goes on without where it finds no file."""
+        """The checkpoint's model. fairseq loads the weights once more, but goes on without where it finds no file.
+
+        Raises:
+            ValueError: for settings of the model on the command line: they are the checkpoint's own.
+        """
+        for setting in fields(VideoClipConfig):
+            default = setting.default_factory() if callable(setting.default_factory) else setting.default
+            if setting.name not in ("_name", "bert") and getattr(cfg, setting.name, default) != default:
+                raise ValueError(
+                    f"model.{setting.name} is {getattr(cfg, setting.name)}: an evaluation takes the settings of the model "
+                    f"from {self.checkpoint} (only model.bert can be given): leave it out"
+                )
         model = FairseqVideoClipModel.from_config(self.model_config)
         load_weights(model, read_checkpoint(self.checkpoint)["model"], str(self.checkpoint))
         return model
@@ -172,10 +207,8 @@ class VideoClipZeroShotTask(VideoClipTask):
             return
         scores = self.benchmark.score(assemble(self.plan, batches))
         evaluation = self.benchmark.evaluate(scores)
-        best_possible = Path(self.cfg.data) / self.benchmark.folder / f"best_possible_{self.benchmark.name}.npz"
-        if best_possible.is_file():  # written by a generated corpus, whose true latents are known
-            with np.load(best_possible) as latent_scores:
-                evaluation.baselines["best_possible"] = self.benchmark.evaluate(dict(latent_scores)).metrics
+        if self.best_possible is not None:
+            evaluation.baselines["best_possible"] = self.best_possible
         results = results_json(
             self.benchmark,
             evaluation,
@@ -223,6 +256,25 @@ def page_pictures(report: bool, videos: str | None) -> Callable[[str, float], st
     from mmpt_plugin.report.parts import no_pictures
 
     return VideoFolder(Path(videos)) if videos else no_pictures
+
+
+def read_best_possible(benchmark: Benchmark, data: Path) -> dict | None:
+    """The metrics of the true latents, which a generated corpus knows and has left beside its files; else None.
+
+    Raises:
+        ValueError: if their file is damaged or of another corpus.
+    """
+    path = data / benchmark.folder / f"best_possible_{benchmark.name}.npz"
+    if not path.exists():
+        return None
+    try:
+        return benchmark.evaluate(read_arrays(path)).metrics
+    except UnusableFile:
+        raise
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} does not fit {benchmark.name} ({error}): remove it, or generate the corpus anew"
+        ) from error
 
 
 def gather_to_first(encoded: list[EncodedBatch]) -> list[EncodedBatch] | None:

@@ -61,10 +61,10 @@ def write_archive(path):
         (lambda path: np.save(path, np.ones((2, 4), np.int32)), "int32; features must be float16 or float32"),
         (lambda path: np.save(path, np.ones((2, 4))), "float64"),
         (lambda path: np.save(path, np.array([{}]), allow_pickle=True), "Python objects"),
-        (write_truncated, "not a whole .npy"),
-        (write_archive, "not a whole .npy"),
-        (lambda path: path.write_bytes(b""), "not a whole .npy"),
-        (lambda path: path.write_text("hello"), "not a whole .npy"),
+        (write_truncated, "truncated or altered|not a whole .npy array"),
+        (write_archive, "truncated or altered|not a whole .npy array"),
+        (lambda path: path.write_bytes(b""), "truncated or altered|not a whole .npy array"),
+        (lambda path: path.write_text("hello"), "truncated or altered|not a whole .npy array"),
     ],
 )
 def test_bad_files_are_refused_by_name(tmp_path, write, words):

@@ -1,8 +1,11 @@
 """The results file and its table."""
 
+import contextlib
 import json
 import math
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import numpy as np
@@ -109,20 +112,39 @@ def test_a_crash_while_writing_leaves_nothing_that_looks_whole(tmp_path, results
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_evaluations_into_one_folder_end_with_a_whole_pair(tmp_path, results, monkeypatch):
-    """The second writes while the first is about to rename its files."""
-    replace, inner = os.replace, []
+def test_two_evaluations_into_one_folder_end_with_a_whole_pair(tmp_path, results):
+    def write_often(seed):
+        for _ in range(30):
+            write(tmp_path, {**results, "config": {"seed": seed}}, {"seed": np.array(seed)})
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(write_often, seed) for seed in range(3)]:
+            while not done.done():
+                with contextlib.suppress(OSError):
+                    read_results(tmp_path / "made_up.json")  # whole, or not there
+            done.result()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["made_up.json", "made_up_scores.npz"]
+    path = tmp_path / "made_up.json"
+    assert read_results(path)["config"]["seed"] == read_scores(path)["seed"]
+
+
+def test_the_files_of_one_evaluation_are_never_parted(tmp_path, results, monkeypatch):
+    """A second evaluation starts to write when the first has renamed one of its two files."""
+    replace, second = os.replace, []
 
     def interrupted(source, target):
-        if not inner:
-            inner.append(True)
-            write(tmp_path, {**results, "config": {"seed": 2}}, {"a": np.ones(2)})
         replace(source, target)
+        if not second:
+            second.append(
+                threading.Thread(target=write, args=(tmp_path, results | {"config": 2}, {"seed": np.array(2)}))
+            )
+            second[0].start()
+            second[0].join(0.3)
 
     monkeypatch.setattr(os, "replace", interrupted)
-    write(tmp_path, results, {"a": np.zeros(2)})
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["made_up.json", "made_up_scores.npz"]
-    assert read_results(tmp_path / "made_up.json") == results and not read_scores(tmp_path / "made_up.json")["a"].any()
+    path = write(tmp_path, results | {"config": 1}, {"seed": np.array(1)})
+    second[0].join()
+    assert read_results(path)["config"] == read_scores(path)["seed"] == 2
 
 
 WHOLE = {
@@ -138,7 +160,7 @@ WHOLE = {
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "Expecting property name"),
+        ("{", "not valid JSON"),
         ("[]", "Expected `object`, got `array`"),
         ('{"benchmark": "x"}', "missing required field `metrics`"),
         ({"metrics": {"R@1": "high"}}, r"got `str` - at `\$\.metrics"),
@@ -148,7 +170,8 @@ WHOLE = {
         ({"counts": {**WHOLE["counts"], "missing": [1]}}, r"\$\.counts\.missing"),
         ({"intervals": {"R@1": [0.1]}}, r"\$\.intervals"),
         ({"checkpoint": "a.pt"}, r"\$\.checkpoint"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "nested too deeply"),
+        (json.dumps(WHOLE).replace("0.5", "NaN"), "NaN is no number"),
     ],
 )
 def test_other_files_are_no_results(tmp_path, content, message):
@@ -164,7 +187,7 @@ def test_scores_that_are_missing_damaged_or_of_an_older_version(tmp_path, result
     path = write(tmp_path, results, {"a": np.zeros(2)})
     scores = tmp_path / "made_up_scores.npz"
     scores.write_bytes(scores.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=r"made_up_scores\.npz is not a whole scores file"):
+    with pytest.raises(ValueError, match=r"made_up_scores\.npz: .*Evaluate again"):
         read_scores(path)
     np.savez(scores, a=np.zeros(2))
     with pytest.raises(ValueError, match=r"made_up_scores\.npz holds no sums by video"):

@@ -242,10 +242,15 @@ def test_negatives_of_other_processes(finetune: Callable[..., dict]) -> None:
 
 
 def test_repeats_that_make_no_sense(finetune: Callable[..., dict]) -> None:
-    with pytest.raises(ValueError, match=r"task\.repeats is 0; .* set 1 or more"):
+    with pytest.raises(ValueError, match=r"task\.repeats is 0: it must be at least 1"):
         finetune("youcook2", "task.repeats=0")
     with pytest.raises(ValueError, match=r"task\.repeats is 2, but coin trains on whole videos"):
         finetune("coin", "task.repeats=2")
+
+
+def test_batches_of_nothing(finetune: Callable[..., dict]) -> None:
+    with pytest.raises(ValueError, match=r"dataset\.batch_size is 0: it must be at least 1"):
+        finetune("youcook2", "dataset.batch_size=0")
 
 
 def test_repeats_make_an_epoch_longer(finetune: Callable[..., dict]) -> None:

@@ -243,7 +243,7 @@ def test_features_that_cannot_be_used(refused: Callable[..., None], youcook2: Pa
         refused(ValueError, message)
     np.save(path, whole)
     path.write_bytes(path.read_bytes()[:-1])
-    refused(ValueError, r"one\.npy is not a whole \.npy array")
+    refused(ValueError, r"one\.npy: truncated or altered")
 
 
 def test_retrieval_and_misspelt_keys(refused: Callable[..., None], tmp_path: Path) -> None:
@@ -251,6 +251,35 @@ def test_retrieval_and_misspelt_keys(refused: Callable[..., None], tmp_path: Pat
     refused(Exception, "Could not override 'task.retrieval.enabled'", "task.retrieval.enabled=true", nowhere)
     refused(Exception, "Key 'retrieval' not in 'VideoClipZeroShotConfig'", "+task.retrieval.enabled=true", nowhere)
     refused(Exception, "Could not override 'task.onmissing'", "task.onmissing=skip", nowhere)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.batch_size=0", r"task\.batch_size is 0: it must be at least 1"),
+        ("optimization.max_update=0", r"optimization\.max_update is 0: an evaluation needs 1"),
+        ("dataset.disable_validation=true", r"dataset\.disable_validation is True: an evaluation needs False"),
+        ("dataset.validate_after_updates=5", r"dataset\.validate_after_updates is 5"),
+        ("dataset.max_valid_steps=1", r"dataset\.max_valid_steps is 1"),
+        (
+            "+model.video_layers=3",
+            r"model\.video_layers is 3: an evaluation takes the settings of the model from .*\.pt",
+        ),
+        ("+model.shared_encoder=true", r"model\.shared_encoder is True"),
+    ],
+)
+def test_settings_that_would_end_in_nothing(refused: Callable[..., None], override: str, message: str) -> None:
+    refused(ValueError, message, override)
+
+
+def test_damaged_best_possible_scores_stop_the_run_before_it_encodes(
+    refused: Callable[..., None], youcook2: Path
+) -> None:
+    path = youcook2 / "youcook2" / "best_possible_youcook2.npz"
+    path.write_bytes(b"PK\x03\x04 cut")
+    refused(ValueError, r"best_possible_youcook2\.npz: ")
+    np.savez(path, other=np.zeros(3))
+    refused(ValueError, r"best_possible_youcook2\.npz does not fit youcook2")
 
 
 def test_a_place_for_results_that_cannot_be_written(evaluate: Callable[..., dict], tmp_path: Path) -> None:
