@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mmpt_plugin.data.groups import GroupSource
 from mmpt_plugin.data.pretraining_dataset import PretrainingDataset
+from mmpt_plugin.data.workers import shield_worker
 
 logger = logging.getLogger(__name__)
 
@@ -300,4 +301,5 @@ def _loader(iterator: EpochBatchIterator, batches: list[list[int]]) -> torch.uti
         collate_fn=iterator.collate_fn,
         num_workers=iterator.num_workers,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=shield_worker,
     )

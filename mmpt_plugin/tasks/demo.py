@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from fairseq.tasks import register_task
 
 from mmpt_plugin.demo.corpus import write_demo_corpus
 from mmpt_plugin.demo.world import DemoWorld
+from mmpt_plugin.runs.processes import check_launch, wait_for_all, world
 from mmpt_plugin.tasks.pretraining import VideoClipPretrainingConfig, VideoClipPretrainingTask
 
 
@@ -33,9 +33,8 @@ class VideoClipDemoTask(VideoClipPretrainingTask):
         """
         if from_checkpoint:
             return cls(cfg)
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if not distributed or torch.distributed.get_rank() == 0:
+        check_launch()
+        if world()[0] == 0:
             write_demo_corpus(Path(cfg.data), DemoWorld(seed=cfg.world_seed, family_cue=cfg.family_cue))
-        if distributed:
-            torch.distributed.barrier()
-        return cls(cfg)
+        wait_for_all()
+        return super().setup_task(cfg, **kwargs)  # type: ignore[return-value]

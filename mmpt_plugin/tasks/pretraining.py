@@ -23,10 +23,11 @@ from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, SAMPLING_RULES, 
 from mmpt_plugin.features.manifest import check_same_settings
 from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
+from mmpt_plugin.models.mmpt_checkpoint import is_mmpt
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
 from mmpt_plugin.retrieval.settings import RetrievalConfig
-from mmpt_plugin.tasks.base import VideoClipTask
+from mmpt_plugin.tasks.base import TrainingTask, on_host
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +72,13 @@ class VideoClipPretrainingConfig(FairseqDataclass):
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    reset_dataloader: bool = II("checkpoint.reset_dataloader")
+    amp: bool = II("common.amp")
     seed: int = II("common.seed")
 
 
 @register_task("videoclip_pretraining", dataclass=VideoClipPretrainingConfig)
-class VideoClipPretrainingTask(VideoClipTask):
+class VideoClipPretrainingTask(TrainingTask):
     """Trains any model that embeds pairs (data/pairs.py) on groups of videos."""
 
     cfg: VideoClipPretrainingConfig
@@ -97,9 +100,30 @@ class VideoClipPretrainingTask(VideoClipTask):
         self.source: GroupSource | None = None
 
     @classmethod
-    def setup_task(cls, cfg: VideoClipPretrainingConfig, **kwargs: Any) -> "VideoClipPretrainingTask":
-        """Called by fairseq; `from_checkpoint` in `kwargs` tells that only a model is wanted, which changes nothing."""
-        return cls(cfg)
+    def setup_task(
+        cls, cfg: VideoClipPretrainingConfig, from_checkpoint: bool = False, **kwargs: Any
+    ) -> "VideoClipPretrainingTask":
+        """Called by fairseq; `from_checkpoint` tells that only a model is wanted, and no run begins.
+
+        Raises:
+            FileNotFoundError, RuntimeError, ValueError: if the run cannot begin as it is set up.
+        """
+        task = cls(cfg)
+        if not from_checkpoint:
+            task.begin_run(cfg.save_dir, cfg.restore_file, cfg.finetune_from_model)
+            task.check_start()
+        return task
+
+    def check_start(self) -> None:
+        """Refuse to go on with a run of MMPT's: fairseq would look for the place in an epoch of ours."""
+        path = self.start_checkpoint
+        if path is None or str(path) == self.cfg.finetune_from_model:
+            return
+        if is_mmpt(read_checkpoint(path)["model"]) and not self.cfg.reset_dataloader:
+            raise ValueError(
+                f"checkpoint.restore_file: {path} was written by MMPT, whose runs cannot be gone on with; to start from its "
+                f"weights set checkpoint.finetune_from_model={path} instead"
+            )
 
     def open_corpus(self, split: str) -> VideoTextCorpus:
         """The videos of `train` or `valid`."""
@@ -144,14 +168,13 @@ class VideoClipPretrainingTask(VideoClipTask):
         features = corpus.source.get("features")
         if not isinstance(features, dict):  # shards from elsewhere do not say
             return
-        checkpoint = Path(self.cfg.restore_file)
-        if self.cfg.restore_file == "checkpoint_last.pt":  # fairseq looks for this one in the save_dir
-            checkpoint = Path(self.cfg.save_dir) / checkpoint
-        if not checkpoint.is_file() and self.cfg.finetune_from_model:
-            checkpoint = Path(self.cfg.finetune_from_model)
-        if checkpoint.is_file():
-            trained_on = feature_settings(read_checkpoint(checkpoint))
+        if self.start_checkpoint is not None:
+            trained_on = feature_settings(read_checkpoint(self.start_checkpoint))
             check_same_settings(f"the features in {self.cfg.data}/howto100m", features, trained_on or {})
+        for split, other in self.datasets.items():
+            if isinstance(recorded := other.corpus.source.get("features"), dict):
+                what = f"the features of {VIDEO_LISTS[split]} in {self.cfg.data}/howto100m"
+                check_same_settings(what, recorded, features)
         self.state.merge_state_dict({"features": features})
 
     def build_source(self, corpus: VideoTextCorpus) -> GroupSource:
@@ -166,7 +189,7 @@ class VideoClipPretrainingTask(VideoClipTask):
             clips_per_video=1 if first else retrieval.clips_per_video,
         )
         dataset = PretrainingDataset(corpus, clips, self.special, self.cfg.seed, stream=RETRIEVAL_STREAM)
-        return ClusterGroups(self.model, dataset, k, retrieval, self.cfg.seed, self.cfg.num_workers)
+        return ClusterGroups(self.model, dataset, k, retrieval, self.cfg.seed, self.cfg.num_workers, self.cfg.amp)
 
     def train_step(self, sample: Batch, model: BaseFairseqModel, *args: Any, **kwargs: Any) -> tuple:
         """fairseq's step, with its embeddings remembered where retrieval reuses them."""
@@ -203,7 +226,8 @@ class VideoClipPretrainingTask(VideoClipTask):
         return FixedEpochIterator(dataset, len(dataset), **shard)
 
     def reduce_metrics(self, logging_outputs: Sequence[dict[str, Any]], criterion: Any) -> None:
-        """fairseq's own values, and the pairs per second."""
+        """The values of all training, and the pairs per second."""
+        logging_outputs = on_host(logging_outputs)
         super().reduce_metrics(logging_outputs, criterion)
         pairs = float(sum(output.get("nsentences", 0) for output in logging_outputs))
         metrics.log_speed("pairs_per_s", pairs, priority=90, round=1)
