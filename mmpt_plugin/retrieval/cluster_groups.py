@@ -15,7 +15,7 @@ from mmpt_plugin.data.groups import RandomGroups
 from mmpt_plugin.data.pretraining_dataset import PretrainingDataset
 from mmpt_plugin.retrieval.clusters import cluster_statistics, draw_seeds, form_clusters
 from mmpt_plugin.retrieval.index import VideoIndex
-from mmpt_plugin.retrieval.refresh import EmbeddingMemory, broadcast_from_first, embed_videos, world
+from mmpt_plugin.retrieval.refresh import EmbeddingMemory, broadcast_from_first, embed_videos
 from mmpt_plugin.retrieval.settings import RetrievalConfig, check_retrieval
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class ClusterGroups:
         settings: RetrievalConfig,
         seed: int,
         num_workers: int = 0,
+        amp: bool = False,
     ) -> None:
         """
         Args:
@@ -49,6 +50,7 @@ class ClusterGroups:
             settings: what to retrieve, and when.
             seed: of the seeds' and clusters' draws.
             num_workers: processes that load the clips to embed.
+            amp: embed under autocast, as the run trains.
 
         Raises:
             ValueError: for fewer videos than a cluster needs, or settings that make no sense.
@@ -62,6 +64,7 @@ class ClusterGroups:
         self.settings = settings
         self.seed = seed
         self.num_workers = num_workers
+        self.amp = amp
         self.memory = EmbeddingMemory(dataset.corpus.video_ids) if settings.embeddings == "reuse" else None
         self.statistics: dict[str, float] = {}
         self._clusters: NDArray[np.int64] | None = None
@@ -81,12 +84,12 @@ class ClusterGroups:
         vectors = self._vectors(epoch)
         clusters = np.full((self.num_groups, self.videos_per_batch), FAILED)
         failure: Exception | None = None
-        if world()[0] == 0:
+        if vectors is not None:
             try:
                 clusters = self._cluster(vectors, epoch, time.perf_counter() - started)
             except Exception as error:  # the others wait for the clusters: they shall stop too
                 failure = error
-        clusters = broadcast_from_first(clusters, next(self.model.parameters()).device)
+        clusters = broadcast_from_first(clusters)
         if failure is not None:
             raise failure
         if (clusters == FAILED).any():
@@ -113,19 +116,21 @@ class ClusterGroups:
         logger.info(f"clusters of epoch {epoch}: {self.num_groups} of {k} videos; {values}")
         return clusters
 
-    def _vectors(self, epoch: int) -> NDArray[np.float32]:
-        """(videos, D), complete on the first process: from what training computed where allowed, else by a pass."""
-        remembered = self.memory.take(next(self.model.parameters()).device) if self.memory else None
+    def _vectors(self, epoch: int) -> NDArray[np.float32] | None:
+        """(videos, D) on the first process alone: from what training computed where allowed, else by a pass."""
+        remembered = self.memory.take() if self.memory else None
         if remembered is None:
             return self._embed(epoch, None)
         vectors, seen = remembered
         unseen = np.flatnonzero(~seen)
         logger.info(f"epoch {epoch}: {seen.sum()} videos keep training's embeddings, {len(unseen)} are embedded now")
         if len(unseen):
-            vectors[unseen] = self._embed(epoch, unseen)
+            embedded = self._embed(epoch, unseen)
+            if vectors is not None:
+                vectors[unseen] = embedded
         return vectors
 
-    def _embed(self, epoch: int, videos: NDArray[np.int64] | None) -> NDArray[np.float32]:
+    def _embed(self, epoch: int, videos: NDArray[np.int64] | None) -> NDArray[np.float32] | None:
         return embed_videos(
             self.model,
             self.dataset,
@@ -133,6 +138,7 @@ class ClusterGroups:
             videos=videos,
             videos_per_batch=self.videos_per_batch,
             num_workers=self.num_workers,
+            amp=self.amp,
         )
 
     def state_dict(self) -> dict[str, Any]:

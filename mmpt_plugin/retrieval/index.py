@@ -8,6 +8,7 @@ list of 512, whatever that finds.) Both use a GPU where FAISS has GPU support an
 from __future__ import annotations
 
 import logging
+import os
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -81,6 +82,7 @@ class VideoIndex:
         self.num_centroids: int | None = None
 
         faiss = _import_faiss()
+        faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))  # torchrun leaves each process one; the others wait
         if self.kind == "flat":
             exact = faiss.IndexFlatL2(self._vectors.shape[1])
             exact.add(self._vectors)

@@ -37,4 +37,4 @@ class VideoClipDemoTask(VideoClipPretrainingTask):
         if world()[0] == 0:
             write_demo_corpus(Path(cfg.data), DemoWorld(seed=cfg.world_seed, family_cue=cfg.family_cue))
         wait_for_all()
-        return super().setup_task(cfg, **kwargs)  # type: ignore[return-value]
+        return super().setup_task(cfg, **kwargs)

@@ -26,7 +26,7 @@ from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.loading import check_state_dict, checkpoint_config
-from mmpt_plugin.tasks.base import VideoClipTask
+from mmpt_plugin.tasks.base import TrainingTask
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +60,12 @@ class VideoClipFinetuningConfig(FairseqDataclass):
     bert: str = II("model.bert")
     checkpoint: Optional[str] = II("checkpoint.finetune_from_model")
     save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
     seed: int = II("common.seed")
 
 
 @register_task("videoclip_finetuning", dataclass=VideoClipFinetuningConfig)
-class VideoClipFinetuningTask(VideoClipTask):
+class VideoClipFinetuningTask(TrainingTask):
     """Trains the model of `checkpoint.finetune_from_model`, ours or MMPT's, for a fixed number of epochs.
 
     There is no validation: no benchmark's test set chooses a checkpoint. The result is checkpoint_last.pt.
@@ -84,6 +85,7 @@ class VideoClipFinetuningTask(VideoClipTask):
         task = cls(cfg)
         if not from_checkpoint:
             task.prepare()
+            task.begin_run(cfg.save_dir, cfg.restore_file, cfg.checkpoint)
         return task
 
     def prepare(self) -> None:

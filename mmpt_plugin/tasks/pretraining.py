@@ -23,7 +23,6 @@ from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, SAMPLING_RULES, 
 from mmpt_plugin.features.manifest import check_same_settings
 from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
-from mmpt_plugin.models.mmpt_checkpoint import is_mmpt
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
 from mmpt_plugin.retrieval.settings import RetrievalConfig
@@ -115,14 +114,16 @@ class VideoClipPretrainingTask(TrainingTask):
         return task
 
     def check_start(self) -> None:
-        """Refuse to go on with a run of MMPT's: fairseq would look for the place in an epoch of ours."""
+        """Refuse to go on with a run that was none of pre-training, such as MMPT's, which kept no place of ours."""
         path = self.start_checkpoint
-        if path is None or str(path) == self.cfg.finetune_from_model:
+        if path is None or str(path) == self.cfg.finetune_from_model or self.cfg.reset_dataloader:
             return
-        if is_mmpt(read_checkpoint(path)["model"]) and not self.cfg.reset_dataloader:
+        state = read_checkpoint(path).get("extra_state") or {}
+        if "videos" not in (state.get("train_iterator") or {}):
             raise ValueError(
-                f"checkpoint.restore_file: {path} was written by MMPT, whose runs cannot be gone on with; to start from its "
-                f"weights set checkpoint.finetune_from_model={path} instead"
+                f"checkpoint.restore_file: {path} was not saved by this package's pre-training (but by MMPT, or by "
+                "fine-tuning), so that its run cannot be gone on with; to start from its weights set "
+                f"checkpoint.finetune_from_model={path} instead"
             )
 
     def open_corpus(self, split: str) -> VideoTextCorpus:

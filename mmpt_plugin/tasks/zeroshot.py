@@ -33,6 +33,8 @@ from mmpt_plugin.models.checkpoint import feature_settings, fine_tuned_on, read_
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.loading import checkpoint_config, load_weights
+from mmpt_plugin.runs.folder import hold_folder
+from mmpt_plugin.runs.processes import check_launch
 from mmpt_plugin.tasks.base import VideoClipTask
 
 logger = logging.getLogger(__name__)
@@ -135,6 +137,8 @@ class VideoClipZeroShotTask(VideoClipTask):
             )
         self.pictures = page_pictures(cfg.report, cfg.videos)
         self.encoded: list[EncodedBatch] = []
+        check_launch()
+        hold_folder(cfg.results_path, str(cfg.benchmark), "task.results_path")  # other benchmarks may run beside it
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
         """The checkpoint's model. fairseq loads the weights once more, but goes on without where it finds no file.

@@ -1,5 +1,6 @@
 """Embedding all videos: against a slow loop, and without a trace in training."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
 from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import ClipSettings, PretrainingDataset
 from mmpt_plugin.models.videoclip import VideoClipModel
+from mmpt_plugin.retrieval import refresh
 from mmpt_plugin.retrieval.refresh import EmbeddingMemory, embed_videos, undisturbed
 
 CLIPS = 3
@@ -86,6 +88,29 @@ def _one_batch(dataset: PretrainingDataset) -> dict[str, torch.Tensor]:
     return dataset[0]["net_input"]
 
 
+def test_undisturbed_gives_the_mode_back_after_an_error(tiny_model: VideoClipModel) -> None:
+    tiny_model.train()
+    with pytest.raises(RuntimeError, match="out of memory"), undisturbed(tiny_model):
+        raise RuntimeError("out of memory")
+    assert tiny_model.training
+
+
+def test_undisturbed_leaves_other_devices_alone(tiny_model: VideoClipModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list] = []
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: given.append(devices) or nullcontext())
+    with undisturbed(tiny_model):
+        pass
+    assert given == [[]]  # on a CPU no GPU's state is touched
+
+
+def test_vectors_are_fetched_in_blocks(
+    tiny_model: VideoClipModel, dataset: PretrainingDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = embed_videos(tiny_model, dataset, 1, videos_per_batch=5)
+    monkeypatch.setattr(refresh, "BATCHES_AT_ONCE", 2)
+    np.testing.assert_array_equal(embed_videos(tiny_model, dataset, 1, videos_per_batch=5), whole)
+
+
 def test_undisturbed_keeps_no_gradients(tiny_model: VideoClipModel) -> None:
     tiny_model.train()
     with undisturbed(tiny_model):
@@ -103,15 +128,15 @@ class Echo(torch.nn.Module):
 def test_memory_averages_what_training_computed() -> None:
     # a: ((1 + 3)/2 + (3 + 5)/2 + (6 + 6)/2) / 3 = (2 + 4 + 6) / 3 = 4; b: (0 + 2)/2 = 1; c: never seen
     memory, model = EmbeddingMemory(["a", "b", "c"]), Echo()
-    assert memory.take(torch.device("cpu")) is None
+    assert memory.take() is None
     with memory.recording(model, ["a", "b", "a"]):
         model(torch.tensor([[1.0], [0.0], [3.0]], requires_grad=True), torch.tensor([[3.0], [2.0], [5.0]]))
     with memory.recording(model, ["a"]):
         model(torch.tensor([[6.0]]), torch.tensor([[6.0]]))
     model(torch.tensor([[99.0]]), torch.tensor([[99.0]]))  # outside: validation
-    means, seen = memory.take(torch.device("cpu"))
+    means, seen = memory.take()
     assert means.tolist() == [[4.0], [1.0], [0.0]] and seen.tolist() == [True, True, False]
-    assert memory.take(torch.device("cpu")) is None  # it starts anew
+    assert memory.take() is None  # it starts anew
 
 
 def test_memory_takes_the_mean_of_a_bag() -> None:
@@ -119,7 +144,7 @@ def test_memory_takes_the_mean_of_a_bag() -> None:
     memory, model = EmbeddingMemory(["a", "b"]), Echo()
     with memory.recording(model, ["a", "b"]):
         model(torch.tensor([[2.0], [4.0]]), torch.tensor([[1.0], [3.0], [5.0], [11.0]]))
-    means, _ = memory.take(torch.device("cpu"))
+    means, _ = memory.take()
     assert means.tolist() == [[2.0], [6.0]]
 
 
@@ -128,4 +153,4 @@ def test_memory_lets_go_of_a_model_that_fails() -> None:
     with pytest.raises(RuntimeError, match="out of memory"), memory.recording(model, ["a"]):
         raise RuntimeError("out of memory")
     model(torch.ones(1, 1), torch.ones(1, 1))
-    assert memory.take(torch.device("cpu")) is None
+    assert memory.take() is None

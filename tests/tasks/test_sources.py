@@ -30,6 +30,8 @@ def task(tiny_data: Path, tiny_bert: Path, tmp_path: Path):
             "save_dir": str(tmp_path),
             "restore_file": "checkpoint_last.pt",
             "finetune_from_model": None,
+            "reset_dataloader": False,
+            "amp": True,
             "seed": 5,
         }
         task = VideoClipPretrainingTask(VideoClipPretrainingConfig(**given | settings))
