@@ -1,23 +1,16 @@
 """Fixtures shared by all tests."""
 
 import json
-import logging
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from fairseq import checkpoint_utils
-from fairseq.dataclass.initialize import hydra_init
-from fairseq_cli.hydra_train import _hydra_main
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import DictConfig
 from transformers import BertConfig, BertModel, BertTokenizer
 
@@ -25,11 +18,11 @@ from mmpt_plugin.criterions import contrastive
 from mmpt_plugin.data.shard_writer import ShardWriter
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.videoclip import VideoClipModel
-from mmpt_plugin.tasks.zeroshot import LOGGERS_AFTER_RESULTS, silence
+
+from .together import REPOSITORY, composed, train
 
 torch.set_num_threads(1)  # the models of the tests are too small to share
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY.parent / "shared" / "golden" / "public"
 GOLDEN_PART = REPOSITORY / "tests" / "golden"
 WORDS = ("add", "cut", "the", "onion", "##s", "potato", "##es", "salt", "to", "pan", "stir", "a", "b", "c")
@@ -86,46 +79,16 @@ def tiny_model(tiny_bert: Path) -> VideoClipModel:
         return VideoClipModel.from_backbone(VideoClipConfig(bert=str(tiny_bert), video_layers=2)).eval()
 
 
-@cache
-def fairseq_schema() -> ConfigNode:
-    """fairseq's settings with their types. Made once, because that takes a fifth of a small run's time."""
-    hydra_init("schema")
-    return ConfigStore.instance().repo.pop("schema.yaml")
-
-
-@contextmanager
-def schema_of(config_name: str) -> Iterator[None]:
-    """fairseq's schema under this name, and no other: hydra would lay it under a listed file of that name too."""
-    repo = ConfigStore.instance().repo
-    repo[f"{config_name}.yaml"] = replace(fairseq_schema(), name=f"{config_name}.yaml")
-    yield
-    del repo[f"{config_name}.yaml"]
-
-
 @pytest.fixture(scope="session")
 def compose_run() -> Callable[..., DictConfig]:
     """What `fairseq-hydra-train` makes of a configuration's name and overrides."""
-
-    def run(config_name: str, *overrides: object, return_hydra_config: bool = False) -> DictConfig:
-        local = f"common.user_dir={REPOSITORY / 'mmpt_plugin'}"
-        folder = str(REPOSITORY / "projects" / "videoclip")
-        with schema_of(config_name), initialize_config_dir(folder, version_base="1.1"):
-            return compose(config_name, [local, *map(str, overrides)], return_hydra_config)
-
-    return run
+    return composed
 
 
 @pytest.fixture(scope="session")
-def fairseq_train(compose_run: Callable[..., DictConfig]) -> Callable[..., None]:
+def fairseq_train() -> Callable[..., None]:
     """`fairseq-hydra-train` in this process: call it with a configuration's name and overrides."""
-
-    def run(config_name: str, *overrides: object) -> None:
-        checkpoint_utils.save_checkpoint.__dict__.clear()  # fairseq keeps the best loss there from one run to the next
-        for name in LOGGERS_AFTER_RESULTS:
-            logging.getLogger(name).removeFilter(silence)  # of an evaluation before
-        _hydra_main(compose_run(config_name, "common.reset_logging=false", "common.cpu=true", *overrides))
-
-    return run
+    return train
 
 
 def tiny_video(rng: np.random.Generator, style: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
@@ -192,9 +155,9 @@ def tiny_checkpoint(pretrain: Callable[..., None], tmp_path_factory: pytest.Temp
     return folder / "checkpoint_last.pt"
 
 
-@pytest.fixture
-def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The losses of the training batches of this test's runs, as they come."""
+@contextmanager
+def recorded_losses() -> Iterator[list[float]]:
+    """The losses of the training batches while the context lasts, as they come."""
     seen: list[float] = []
     original = contrastive.symmetric_info_nce
 
@@ -204,8 +167,32 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             seen.append(loss.item())
         return loss
 
-    monkeypatch.setattr(contrastive, "symmetric_info_nce", recording)
-    return seen
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(contrastive, "symmetric_info_nce", recording)
+        yield seen
+
+
+@pytest.fixture
+def losses() -> Iterator[list[float]]:
+    """The losses of the training batches of this test's runs."""
+    with recorded_losses() as seen:
+        yield seen
+
+
+class WholeRun(NamedTuple):
+    """A run of two epochs with the tiny settings that nothing disturbed. Do not change its folder."""
+
+    folder: Path
+    losses: list[float]
+
+
+@pytest.fixture(scope="session")
+def whole_run(pretrain: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
+    """What runs that are stopped and resumed are compared with."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with recorded_losses() as seen:
+        pretrain(folder)
+    return WholeRun(folder, seen)
 
 
 def save_json(path: Path, content: object) -> None:

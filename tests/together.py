@@ -6,12 +6,22 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq import checkpoint_utils
+from fairseq.dataclass.initialize import hydra_init
+from fairseq_cli.hydra_train import _hydra_main
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigNode, ConfigStore
+from omegaconf import DictConfig
+
+from mmpt_plugin.tasks.zeroshot import LOGGERS_AFTER_RESULTS, silence
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SECONDS = 240  # after which a test that waits has failed
@@ -82,29 +92,36 @@ def _one(rank: int, processes: int, folder: Path, joined: bool, work: Callable[.
         os._exit(1)
 
 
+@cache
+def fairseq_schema() -> ConfigNode:
+    """fairseq's settings with their types. Made once, because that takes a fifth of a small run's time."""
+    hydra_init("schema")
+    return ConfigStore.instance().repo.pop("schema.yaml")
+
+
+@contextmanager
+def schema_of(config_name: str) -> Iterator[None]:
+    """fairseq's schema under this name, and no other: hydra would lay it under a listed file of that name too."""
+    repo = ConfigStore.instance().repo
+    repo[f"{config_name}.yaml"] = replace(fairseq_schema(), name=f"{config_name}.yaml")
+    yield
+    del repo[f"{config_name}.yaml"]
+
+
+def composed(config_name: str, *overrides: object, return_hydra_config: bool = False) -> DictConfig:
+    """What `fairseq-hydra-train` makes of a configuration's name and overrides."""
+    local = f"common.user_dir={REPOSITORY / 'mmpt_plugin'}"
+    folder = str(REPOSITORY / "projects" / "videoclip")
+    with schema_of(config_name), initialize_config_dir(folder, version_base="1.1"):
+        return compose(config_name, [local, *map(str, overrides)], return_hydra_config)
+
+
 def train(config_name: str, *overrides: object) -> None:
-    """`fairseq-hydra-train` in this process."""
-    from fairseq import checkpoint_utils
-    from fairseq.dataclass.initialize import hydra_init
-    from fairseq_cli.hydra_train import _hydra_main
-    from hydra import compose, initialize_config_dir
-
-    from mmpt_plugin.tasks.zeroshot import LOGGERS_AFTER_RESULTS, silence
-
+    """`fairseq-hydra-train` in this process: call it with a configuration's name and overrides."""
     checkpoint_utils.save_checkpoint.__dict__.clear()  # fairseq keeps the best loss there from one run to the next
     for name in LOGGERS_AFTER_RESULTS:
         logging.getLogger(name).removeFilter(silence)  # of an evaluation before
-    _register_schema(config_name, hydra_init)
-    local = [f"common.user_dir={REPOSITORY / 'mmpt_plugin'}", "common.reset_logging=false", "common.cpu=true"]
-    with initialize_config_dir(str(REPOSITORY / "projects" / "videoclip"), version_base="1.1"):
-        cfg = compose(config_name, [str(override) for override in (*local, *overrides)])
-    _hydra_main(cfg)
-
-
-@cache
-def _register_schema(config_name: str, register: Callable[[str], None]) -> None:
-    """Once for each configuration: it takes a fifth of a small run's time."""
-    register(config_name)
+    _hydra_main(composed(config_name, "common.reset_logging=false", "common.cpu=true", *overrides))
 
 
 def joined_settings(rank: int, processes: int, folder: Path) -> tuple[str, ...]:

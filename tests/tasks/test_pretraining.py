@@ -13,8 +13,8 @@ import torch
 from fairseq.logging import progress_bar
 
 from mmpt_plugin.data.shard_writer import ShardWriter
-from mmpt_plugin.models import videoclip
 from mmpt_plugin.models.checkpoint import read_checkpoint, sha256
+from mmpt_plugin.models.loading import load_videoclip
 from mmpt_plugin.retrieval import cluster_groups
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
 from mmpt_plugin.tasks import pretraining
@@ -99,7 +99,7 @@ def test_bfloat16(pretrain: Callable[..., None], losses: list[float], tmp_path: 
     assert len(losses) == 1 and math.isfinite(losses[0])
     weights = model_of(tmp_path)
     assert all(value.isfinite().all() for value in weights.values())
-    model, _ = videoclip.load_videoclip(tmp_path / "checkpoint_last.pt")
+    model, _ = load_videoclip(tmp_path / "checkpoint_last.pt")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 

@@ -10,6 +10,8 @@ import torch
 from mmpt_plugin.models.checkpoint import read_checkpoint
 from mmpt_plugin.retrieval import cluster_groups
 
+from ..conftest import WholeRun
+
 UPDATES = 6  # of an epoch: 24 videos in groups of 4
 
 
@@ -46,18 +48,25 @@ def assert_same_end(one: Path, other: Path) -> None:
     ],
 )
 def test_mid_epoch(
-    pretrain: Callable[..., None], losses: list[float], tmp_path: Path, options: list[str], stop: int
+    pretrain: Callable[..., None],
+    whole_run: WholeRun,
+    losses: list[float],
+    tmp_path: Path,
+    options: list[str],
+    stop: int,
 ) -> None:
     if "dataset.batch_size=2" in options:
         stop = stop // 2
-    pretrain(tmp_path / "whole", *options)
-    whole = list(losses)
-    losses.clear()
+    whole = whole_run
+    if options:
+        pretrain(tmp_path / "whole", *options)
+        whole = WholeRun(tmp_path / "whole", list(losses))
+        losses.clear()
     pretrain(tmp_path / "stopped", f"optimization.max_update={stop}", *options)
     assert last(tmp_path / "stopped")["extra_state"]["train_iterator"]["iterations_in_epoch"] > 0
     pretrain(tmp_path / "stopped", *options)
-    assert losses == pytest.approx(whole, abs=1e-6)
-    assert_same_end(tmp_path / "stopped", tmp_path / "whole")
+    assert losses == pytest.approx(whole.losses, abs=1e-6)
+    assert_same_end(tmp_path / "stopped", whole.folder)
 
 
 def test_accumulated_gradients_and_moving_average(
@@ -77,14 +86,13 @@ def test_accumulated_gradients_and_moving_average(
 
 
 @pytest.mark.slow
-def test_end_of_an_epoch(pretrain: Callable[..., None], losses: list[float], tmp_path: Path) -> None:
-    pretrain(tmp_path / "whole")
-    whole = list(losses)
-    losses.clear()
+def test_end_of_an_epoch(
+    pretrain: Callable[..., None], whole_run: WholeRun, losses: list[float], tmp_path: Path
+) -> None:
     pretrain(tmp_path / "stopped", "optimization.max_epoch=1")
     pretrain(tmp_path / "stopped")
-    assert losses == pytest.approx(whole, abs=1e-6)
-    assert_same_end(tmp_path / "stopped", tmp_path / "whole")
+    assert losses == pytest.approx(whole_run.losses, abs=1e-6)
+    assert_same_end(tmp_path / "stopped", whole_run.folder)
 
 
 def test_clusters_of_a_half_done_epoch_come_from_the_checkpoint(
