@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from mmpt_plugin.data.inputs import batches_by_length, join_texts, tokenize
 from mmpt_plugin.data.pairs import SpecialTokens
-from mmpt_plugin.evaluation.encoding import batches_by_length, join_texts, tokenize
-from mmpt_plugin.evaluation.windows import sliding_windows
+from mmpt_plugin.data.windows import sliding_windows
 from mmpt_plugin.models.loading import load_videoclip
 from mmpt_plugin.models.text_backbone import load_tokenizer
 from mmpt_plugin.models.videoclip import VideoClipModel

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.demo.world import World
 from mmpt_plugin.evaluation.benchmark import Benchmark, Encodings
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 
 
 def write_best_possible(data: Path, world: World) -> None:

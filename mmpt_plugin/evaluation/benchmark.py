@@ -20,19 +20,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from mmpt_plugin.data.feature_folder import FeatureFolder
+from mmpt_plugin.data.windows import Window
 from mmpt_plugin.evaluation.bootstrap import VideoSums, intervals
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 
 Scores = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Window:
-    """Rows start..end (exclusive, seconds) of one video's feature file; at most 32 rows, possibly none."""
-
-    video_id: str
-    start: int
-    end: int
 
 
 @dataclass(frozen=True)

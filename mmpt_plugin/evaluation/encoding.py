@@ -17,35 +17,11 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from mmpt_plugin.data.pairs import Batch, Inputs, SpecialTokens, build_text, build_video
-from mmpt_plugin.evaluation.benchmark import EncodingPlan, Encodings, Window
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
+from mmpt_plugin.data.feature_folder import FeatureFolder
+from mmpt_plugin.data.inputs import batches_by_length, join_texts, load_windows, tokenize
+from mmpt_plugin.data.pairs import Batch, SpecialTokens
+from mmpt_plugin.evaluation.benchmark import EncodingPlan, Encodings
 from mmpt_plugin.models.videoclip import VideoClipModel
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_pieces: int) -> list[NDArray[np.int64]]:
-    """Word pieces of each text without special tokens, cut to max_pieces."""
-    if not texts:
-        return []
-    encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return [np.array(pieces[:max_pieces], np.int64) for pieces in encoded["input_ids"]]
-
-
-def load_windows(features: FeatureFolder, windows: Sequence[Window]) -> Inputs:
-    """`video_features` and `video_lengths` of windows (data/pairs.py)."""
-    rows = [features.load(window.video_id, window.start, window.end) for window in windows]
-    return build_video(np.concatenate(rows), np.array([len(own) for own in rows]))
-
-
-def join_texts(pieces: Sequence[NDArray[np.int64]], special: SpecialTokens) -> Inputs:
-    """`text_ids` and `text_lengths` of texts (data/pairs.py), from what `tokenize` gives."""
-    return build_text(np.concatenate(pieces), np.array([len(own) for own in pieces]), special)
-
-
-def batches_by_length(lengths: NDArray[np.integer], batch_size: int) -> list[NDArray[np.int64]]:
-    """Indexes in batches of nearly equal size, at most batch_size, longest first: a batch's lengths are alike."""
-    order = np.argsort(-lengths, kind="stable")
-    return np.array_split(order, -(-len(order) // batch_size)) if len(order) else []
 
 
 @dataclass(frozen=True)

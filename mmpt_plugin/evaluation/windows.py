@@ -1,4 +1,4 @@
-"""Long videos through an encoder that sees 32 seconds: overlapping windows, averaged per second."""
+"""What was computed for overlapping windows (data/windows.py), averaged per second."""
 
 from __future__ import annotations
 
@@ -9,34 +9,9 @@ from itertools import groupby
 
 import numpy as np
 
-from mmpt_plugin.evaluation.benchmark import Window
+from mmpt_plugin.data.windows import Window, sliding_windows
 
 logger = logging.getLogger(__name__)
-
-WINDOW_SECONDS = 32  # what the video encoder takes
-STRIDE_SECONDS = 16
-
-
-def sliding_windows(seconds: int, size: int = WINDOW_SECONDS, stride: int = STRIDE_SECONDS) -> list[tuple[int, int]]:
-    """Windows that cover a video; the first that reaches its end is the last.
-
-    Args:
-        seconds: length of the video, one feature row per second.
-        size: longest window, seconds.
-        stride: from one start to the next, seconds; at most `size`, so that no second is left out.
-
-    Returns:
-        (start, end) in seconds, end exclusive; an empty list for an empty video.
-
-    Raises:
-        ValueError: if the length is negative or the windows would leave gaps.
-    """
-    if seconds < 0 or not 0 < stride <= size:
-        raise ValueError(f"windows need seconds >= 0 and 0 < stride <= size, got {seconds=}, {size=}, {stride=}")
-    if seconds == 0:
-        return []
-    last_start = -(-max(seconds - size, 0) // stride) * stride  # the first multiple of the stride that sees the end
-    return [(start, min(start + size, seconds)) for start in range(0, last_start + 1, stride)]
 
 
 def windows_of_videos(seconds: Mapping[str, int]) -> list[Window]:

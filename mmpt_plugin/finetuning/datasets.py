@@ -10,9 +10,9 @@ from fairseq.data import FairseqDataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from mmpt_plugin.data.feature_folder import FeatureFolder
+from mmpt_plugin.data.inputs import join_texts, load_windows, tokenize
 from mmpt_plugin.data.pairs import Batch, SpecialTokens, build_pairs
-from mmpt_plugin.evaluation.encoding import join_texts, load_windows, tokenize
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.finetuning.training_sets import CaptionedClip, LabelledVideo
 
 

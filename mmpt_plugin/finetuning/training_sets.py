@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpt_plugin.data.feature_folder import FeatureFolder
+from mmpt_plugin.data.windows import Window, sliding_windows
 from mmpt_plugin.evaluation.annotation_files import malformed
-from mmpt_plugin.evaluation.benchmark import Window
 from mmpt_plugin.evaluation.benchmarks import coin, crosstask, msrvtt, msrvtt_qa, youcook2
 from mmpt_plugin.evaluation.benchmarks.text_to_video import first_window, require_official_split
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
-from mmpt_plugin.evaluation.windows import sliding_windows
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from mmpt_plugin.data.caption_files import read_header
 from mmpt_plugin.data.corpus import PROGRESS_DELAY, VideoTextCorpus, open_shards, read_video_list
+from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.data.shards import Shard
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS, coin, crosstask, didemo, msrvtt, msrvtt_qa, youcook2
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.features.manifest import check_feature_settings, read_failures, read_settings
 from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
 from mmpt_plugin.preparation.shard_plan import LISTS

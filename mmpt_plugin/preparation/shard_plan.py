@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from mmpt_plugin.data.caption_files import PreparedCaptions, load_captions
 from mmpt_plugin.data.corpus import read_video_list
+from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.data.mmpt_shards import read_mmpt_shards
 from mmpt_plugin.data.shards import Shard
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.features.manifest import read_settings
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmpt_plugin.evaluation.encoding import batches_by_length
+from mmpt_plugin.data.inputs import batches_by_length
 from mmpt_plugin.evaluation.windows import merge_windows, sliding_windows
 from mmpt_plugin.features.one_video import FeatureExtractor, open_extractor
 from mmpt_plugin.inference import VideoClip

@@ -1,1 +1,7 @@
-"""The registered fairseq tasks."""
+"""The registered fairseq tasks. Importing them registers all that this package adds to fairseq."""
+
+from mmpt_plugin import optimizers
+from mmpt_plugin.models import fairseq_model
+from mmpt_plugin.tasks import demo, finetuning, pretraining, zeroshot
+
+__all__ = ["demo", "fairseq_model", "finetuning", "optimizers", "pretraining", "zeroshot"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpt_plugin.evaluation.benchmark import Window
+from mmpt_plugin.data.windows import Window
 from mmpt_plugin.evaluation.windows import (
     merge_by_video,
     merge_windows,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpt_plugin.evaluation.benchmark import Window
+from mmpt_plugin.data.windows import Window
 from mmpt_plugin.evaluation.benchmarks.crosstask import CrossTask
 from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
 

@@ -18,8 +18,8 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+from mmpt_plugin.data.inputs import join_texts, tokenize
 from mmpt_plugin.data.pairs import Inputs, SpecialTokens
-from mmpt_plugin.evaluation.encoding import join_texts, tokenize
 from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.encoders import TextEncoder

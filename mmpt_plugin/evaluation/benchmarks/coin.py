@@ -17,11 +17,11 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
+from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import FilledText, Seconds, Whole, checked, malformed, read_json
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
 from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct, require_official_split, warn_if_incomplete
 from mmpt_plugin.evaluation.bootstrap import VideoSums
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.metrics import edit_scores, segment_matches
 from mmpt_plugin.evaluation.windows import merge_by_video, warn_of_cut_segments, windows_of_videos
 

@@ -18,11 +18,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import malformed, read_lines
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
 from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct, warn_if_incomplete
 from mmpt_plugin.evaluation.bootstrap import VideoSums
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.metrics import best_monotonic_assignment, original_monotonic_assignment, step_counts
 from mmpt_plugin.evaluation.windows import merge_by_video, warn_of_cut_segments, windows_of_videos
 

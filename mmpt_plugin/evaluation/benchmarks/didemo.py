@@ -21,6 +21,7 @@ from typing import Annotated, ClassVar
 import msgspec
 import numpy as np
 
+from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import FilledText, checked, malformed, read_json
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
@@ -32,7 +33,6 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     warn_if_incomplete,
 )
 from mmpt_plugin.evaluation.bootstrap import VideoSums
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.metrics import Segment, moment_scores, segment_iou
 
 logger = logging.getLogger(__name__)

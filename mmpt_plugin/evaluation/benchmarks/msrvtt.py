@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
+from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import FilledText, checked, malformed, read_json, read_table
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     TextToVideoRetrieval,
@@ -21,7 +22,6 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     require_official_split,
     warn_if_incomplete,
 )
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 
 TEST_FILE = "MSRVTT_JSFUSION_test.csv"
 CAPTIONS_FILE = "MSRVTT_data.json"

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import malformed, read_table
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
@@ -22,7 +23,6 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     warn_if_incomplete,
 )
 from mmpt_plugin.evaluation.bootstrap import VideoSums
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 
 TEST_FILE = "MSR_MC_test.csv"
 OPTIONS = ("a1", "a2", "a3", "a4", "a5")

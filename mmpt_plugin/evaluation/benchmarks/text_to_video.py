@@ -8,9 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores, Window
+from mmpt_plugin.data.feature_folder import FeatureFolder
+from mmpt_plugin.data.windows import Window
+from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
 from mmpt_plugin.evaluation.bootstrap import VideoSums
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.metrics import (
     chance_retrieval_metrics,
     original_retrieval_metrics,

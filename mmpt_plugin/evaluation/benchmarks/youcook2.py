@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import FilledText, Seconds, checked, expecting, malformed, read_json
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     TextToVideoRetrieval,
@@ -21,7 +22,6 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     require_official_split,
     warn_if_incomplete,
 )
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 from mmpt_plugin.files import load_pickle
 
 CLIP_LIST = "youcook_val.pkl"

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpt_plugin.evaluation.benchmark import Encodings, Window
+from mmpt_plugin.data.windows import Window
+from mmpt_plugin.evaluation.benchmark import Encodings
 from mmpt_plugin.evaluation.benchmarks.coin import (
     Coin,
     CoinSegment,

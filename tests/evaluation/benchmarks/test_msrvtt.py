@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mmpt_plugin.evaluation.benchmark import Encodings, Window
+from mmpt_plugin.data.windows import Window
+from mmpt_plugin.evaluation.benchmark import Encodings
 from mmpt_plugin.evaluation.benchmarks.msrvtt import Msrvtt, MsrvttQuery, read_msrvtt
 
 HEADER = "key,vid_key,video_id,sentence\n"

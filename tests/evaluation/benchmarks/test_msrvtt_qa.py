@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mmpt_plugin.evaluation.benchmark import Encodings, Window
+from mmpt_plugin.data.windows import Window
+from mmpt_plugin.evaluation.benchmark import Encodings
 from mmpt_plugin.evaluation.benchmarks.msrvtt_qa import MsrvttQa, MultipleChoiceQuestion, read_msrvtt_qa
 
 HEADER = "\tkey\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"

@@ -5,9 +5,10 @@ import logging
 import numpy as np
 import pytest
 
-from mmpt_plugin.evaluation.benchmark import Encodings, Window
+from mmpt_plugin.data.feature_folder import FeatureFolder
+from mmpt_plugin.data.windows import Window
+from mmpt_plugin.evaluation.benchmark import Encodings
 from mmpt_plugin.evaluation.benchmarks.text_to_video import TextToVideoRetrieval, distinct, first_window
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
 
 
 class MadeUp(TextToVideoRetrieval):

@@ -7,7 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from mmpt_plugin.evaluation.benchmark import Encodings, Window
+from mmpt_plugin.data.windows import Window
+from mmpt_plugin.evaluation.benchmark import Encodings
 from mmpt_plugin.evaluation.benchmarks.youcook2 import YouCook2, YouCook2Clip, read_youcook2
 
 DATABASE = {

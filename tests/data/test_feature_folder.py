@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from mmpt_plugin.evaluation.feature_folder import FeatureFolder
+from mmpt_plugin.data.feature_folder import FeatureFolder
 
 
 @pytest.fixture

@@ -1,0 +1,39 @@
+"""Long videos for an encoder that sees 32 seconds: overlapping windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+WINDOW_SECONDS = 32  # what the video encoder takes
+STRIDE_SECONDS = 16
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows start..end (exclusive, seconds) of one video's feature file; at most 32 rows, possibly none."""
+
+    video_id: str
+    start: int
+    end: int
+
+
+def sliding_windows(seconds: int, size: int = WINDOW_SECONDS, stride: int = STRIDE_SECONDS) -> list[tuple[int, int]]:
+    """Windows that cover a video; the first that reaches its end is the last.
+
+    Args:
+        seconds: length of the video, one feature row per second.
+        size: longest window, seconds.
+        stride: from one start to the next, seconds; at most `size`, so that no second is left out.
+
+    Returns:
+        (start, end) in seconds, end exclusive; an empty list for an empty video.
+
+    Raises:
+        ValueError: if the length is negative or the windows would leave gaps.
+    """
+    if seconds < 0 or not 0 < stride <= size:
+        raise ValueError(f"windows need seconds >= 0 and 0 < stride <= size, got {seconds=}, {size=}, {stride=}")
+    if seconds == 0:
+        return []
+    last_start = -(-max(seconds - size, 0) // stride) * stride  # the first multiple of the stride that sees the end
+    return [(start, min(start + size, seconds)) for start in range(0, last_start + 1, stride)]
