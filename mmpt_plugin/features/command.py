@@ -127,7 +127,7 @@ def _extract(args: argparse.Namespace) -> tuple[int, Summary]:
 
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out {args.out} is a file; a folder is needed, and is created where there is none")
-    device = checked_device(args.device, on_ray=args.ray is not None)
+    device = checked_device(args.device, args.ray)
     cores = available_cores()
     runner: Runner = in_this_process
     workers = 1
@@ -162,11 +162,11 @@ def _extract(args: argparse.Namespace) -> tuple[int, Summary]:
     return len(found.videos) + len(found.unusable), run(job, found.videos, runner, found.unusable)
 
 
-def checked_device(device: str, on_ray: bool = False) -> str:
+def checked_device(device: str, ray_address: str | None = None) -> str:
     """The device that `--device` means.
 
     Raises:
-        ValueError: if it is unknown, or is not there; on a Ray cluster the nodes' GPUs count, not those of this machine.
+        ValueError: if it is unknown or is not there. What the nodes of a Ray cluster elsewhere have is not known here.
     """
     import torch
 
@@ -176,10 +176,9 @@ def checked_device(device: str, on_ray: bool = False) -> str:
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
         raise ValueError(f"--device {device}: unknown; allowed: cpu, cuda, cuda:0, cuda:1..., auto")
-    if kind == "cuda" and on_ray:
-        if number:
-            raise ValueError(f"--device {device}: Ray picks the GPU of each task itself; give --device cuda")
-    elif kind == "cuda" and int(number or 0) >= gpus:
+    if number and ray_address:
+        raise ValueError(f"--device {device}: Ray picks the GPU of each task itself; give --device cuda")
+    if kind == "cuda" and ray_address in (None, "local") and int(number or 0) >= gpus:
         raise ValueError(f"--device {device}: torch sees {gpus} GPUs on this machine; use cpu or auto")
     return device
 

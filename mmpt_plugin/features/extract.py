@@ -7,7 +7,6 @@ side by side on one folder. How the videos are shared out within a run is told i
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,10 +19,11 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from mmpt_plugin.features.locks import WORK_FOLDER, claim, claim_state
+from mmpt_plugin.features.locks import claim, claim_state
 from mmpt_plugin.features.manifest import Failures, FeatureSettings, VideoRecord, append_record, write_settings
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig, load_network
 from mmpt_plugin.features.one_video import FeatureExtractor, VideoFeatures
+from mmpt_plugin.files import UnusableFile, clear_left_overs, open_array, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ def run(
     job = replace(job, started=time.time())
     network = _probed_network(job)
     job.out.mkdir(parents=True, exist_ok=True)
+    clear_left_overs(job.out)
     write_settings(job.out, feature_settings(network, job))
     done = {video_id for video_id in videos if is_done(job.out, video_id, network.feature_size)}
     todo = {video_id: path for video_id, path in videos.items() if video_id not in done}
@@ -151,11 +152,10 @@ def is_done(out: Path, video_id: str, feature_size: int) -> bool:
     """Whether the video has a whole output. Outputs appear by rename; this finds files that were cut off later."""
     path = out / f"{video_id}.npy"
     try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-        whole = path.stat().st_size == features.offset + features.nbytes
-    except (OSError, ValueError, EOFError, AttributeError):
+        features = open_array(path, dtypes=["float16"], dimensions=2)
+    except (OSError, UnusableFile):
         return False
-    return whole and features.dtype == np.float16 and features.ndim == 2 and features.shape[1] == feature_size
+    return features.shape[1] == feature_size
 
 
 def extract_one(job: Job, video_id: str, source: Path) -> Outcome | None:
@@ -174,8 +174,8 @@ def extract_one(job: Job, video_id: str, source: Path) -> Outcome | None:
         try:
             video = extractor.extract(source)
         except Exception as error:  # a lack of memory too: the next video may be smaller
-            known_kind = isinstance(error, ValueError | OSError) and str(error)
-            reason = str(error) if known_kind else f"{type(error).__name__}: {error}"
+            speaks = isinstance(error, ValueError | OSError) and str(error)
+            reason = str(error) if speaks else f"{type(error).__name__}: {error}".rstrip(": ")
             failures.add(video_id, str(source), reason)
             return Outcome(video_id, str(source), failure=reason)
         _write_output(job.out, video_id, source, video)
@@ -184,7 +184,7 @@ def extract_one(job: Job, video_id: str, source: Path) -> Outcome | None:
 
 
 def _write_output(out: Path, video_id: str, source: Path, video: VideoFeatures) -> None:
-    """Writes aside and renames; the record comes first, so that no output is without one."""
+    """Writes the output; its record comes first, so that no output is without one."""
     record = VideoRecord(
         video_id=video_id,
         source=str(source),
@@ -193,17 +193,9 @@ def _write_output(out: Path, video_id: str, source: Path, video: VideoFeatures) 
         declared_seconds=video.declared_seconds,
         damaged=video.damaged,
     )
-    aside = out / WORK_FOLDER / f"{video_id}.partial"
-    try:
-        with aside.open("wb") as file:
-            np.save(file, video.features)
-            file.flush()
-            os.fsync(file.fileno())
+    with write_whole(out / f"{video_id}.npy") as file:
+        np.save(file, video.features)
         append_record(out, record)
-        aside.replace(out / f"{video_id}.npy")
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def _probed_network(job: Job) -> FeatureNetwork:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmpt_plugin.features.video import has_video_stream
+from mmpt_plugin.files import UnusableFile, is_hidden, require_file
 
 logger = logging.getLogger(__name__)
 
@@ -104,9 +104,9 @@ def _files(folder: Path) -> Iterator[tuple[Path, str | None]]:
             folders.clear()
             continue
         visited.add(here)
-        hidden += sum(name.startswith(".") for name in (*folders, *names))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
+        hidden += sum(map(is_hidden, (*folders, *names)))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        for name in sorted(name for name in names if not is_hidden(name)):
             yield Path(place, name), _file_fault(Path(place, name))
     for error in faults:
         yield Path(str(error.filename)), f"the folder cannot be read ({error.strerror})"
@@ -116,7 +116,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, str | None]]:
 
 def _file_fault(path: Path) -> str | None:
     try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        return f"the link leads nowhere ({error.strerror})" if path.is_symlink() else error.strerror
-    return None if stat.S_ISREG(mode) else "not a regular file"
+        require_file(path)
+    except (OSError, UnusableFile) as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-WORK_FOLDER = ".work"  #: claims and unfinished outputs, inside the folder of features
+WORK_FOLDER = ".work"  #: claims, inside the folder of features
 
 
 @contextmanager

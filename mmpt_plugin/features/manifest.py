@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_plugin.features.locks import locked
+from mmpt_plugin.files import parse_json, read_json, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ def write_settings(folder: Path, settings: FeatureSettings) -> None:
                 f"{folder} holds features ({stranger.name}) but no {MANIFEST}, so their settings are unknown: "
                 "write to an empty folder"
             )
-        replace_file(folder / MANIFEST, (json.dumps(dataclasses.asdict(settings), indent=1) + "\n").encode())
+        with write_whole(folder / MANIFEST, text=True) as file:
+            file.write(json.dumps(dataclasses.asdict(settings), indent=1) + "\n")
 
 
 def read_settings(folder: str | Path) -> dict[str, Any] | None:
@@ -86,12 +88,9 @@ def read_settings(folder: str | Path) -> dict[str, Any] | None:
         ValueError: if the manifest cannot be read.
     """
     path = Path(folder) / MANIFEST
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}): restore it or extract the features again") from error
+    settings = read_json(path)
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds a {type(settings).__name__}; an object of settings is needed")
     for name, kind in (("network", str), ("weights_sha256", str), ("feature_size", int)):
@@ -162,9 +161,9 @@ def read_records(folder: str | Path) -> dict[str, dict[str, Any]]:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    record = json.loads(line)
+                    record = parse_json(line.decode(), path)
                     records[str(record["video_id"])] = record
-                except (ValueError, TypeError, KeyError, RecursionError):
+                except (ValueError, TypeError, KeyError):
                     logger.warning("%s: line %d cannot be read and is passed over: %.80r", path, number, line)
     return records
 
@@ -221,7 +220,8 @@ class Failures:
             }
             if rows:
                 lines = [_line((video_id, *row[:2], f"{row[2]:.6f}")) for video_id, row in sorted(rows.items())]
-                replace_file(self.path, b"\n".join([_line(FAILURE_COLUMNS), *lines, b""]))
+                with write_whole(self.path) as file:
+                    file.write(b"\n".join([_line(FAILURE_COLUMNS), *lines, b""]))
             else:
                 self.path.unlink(missing_ok=True)
 
@@ -256,10 +256,3 @@ def _append_line(folder: Path, name: str, line: bytes, first: bytes = b"") -> No
         if not end and first:
             file.write(first + b"\n")
         file.write(line + b"\n")
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes aside, then renames: a reader sees the old file or the new one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(content)
-    aside.replace(path)

@@ -8,18 +8,17 @@ need no change.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpt_plugin.features.s3d import FEATURE_SIZE, WEIGHTS_URL, load_s3d, optimize_for_inference
+from mmpt_plugin.files import read_json
 
 LARGEST_PICTURE = 4096  #: side, in pixels
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -233,10 +232,7 @@ class FramePreprocessing:
         Raises:
             ValueError: naming the file, if it does not state size, mean and deviation as numbers.
         """
-        try:
-            settings = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON ({error})") from error
+        settings = read_json(path)
         if part is not None and isinstance(settings, dict):
             settings = settings.get(part)
         if not isinstance(settings, dict):
@@ -255,7 +251,7 @@ class FramePreprocessing:
             mean, std = settings.get("image_mean"), settings.get("image_std")
         for name, values in (("rescale_factor", [rescale]), ("image_mean", mean), ("image_std", std)):
             numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
-            if not numbers or len(values) != (1 if name == "rescale_factor" else 3) or not np.isfinite(values).all():
+            if not numbers or len(values) != (1 if name == "rescale_factor" else 3):
                 raise ValueError(f"{path}: {name} is {values!r}; one number is needed for each of the colours")
         if 0 in std:
             raise ValueError(f"{path}: image_std is {std!r}; none may be 0, as pictures are divided by it")

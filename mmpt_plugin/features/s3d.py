@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from mmpt_plugin.files import load_torch
+
 FEATURE_SIZE = 512
 WEIGHTS_URL = "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m/s3d_howto100m.pth"
 
@@ -287,12 +289,9 @@ def load_s3d(checkpoint: str | Path) -> S3D:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no state dict, its tensors are not those of S3D, or hold NaN or infinite values.
     """
-    if not Path(checkpoint).is_file():
+    if not Path(checkpoint).exists():
         raise FileNotFoundError(f"S3D weights {checkpoint} not found: download {WEIGHTS_URL} and give its path")
-    try:
-        state_dict = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's reader has no class of its own for damaged files
-        raise ValueError(f"{checkpoint} is not a file of weights saved by torch: {_first_line(error)}") from error
+    state_dict = load_torch(checkpoint)
     if isinstance(state_dict, Mapping) and isinstance(state_dict.get("state_dict"), Mapping):
         state_dict = state_dict["state_dict"]
     if not isinstance(state_dict, Mapping) or not all(isinstance(name, str) for name in state_dict):
@@ -322,10 +321,6 @@ def _check_names_and_shapes(file: str, wanted: Mapping[str, Tensor], found: Mapp
     ]
     if faults:
         raise ValueError(f"{file} does not hold the weights of S3D; of its {len(wanted)} tensors: {'; '.join(faults)}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]
 
 
 def optimize_for_inference(model: S3D, dtype: torch.dtype = torch.float32, compiled: bool = False) -> nn.Module:

@@ -28,6 +28,8 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from mmpt_plugin.files import UnusableFile, require_file
+
 logger = logging.getLogger(__name__)
 
 #: libavformat's names of the containers that are read. None of them opens other files.
@@ -49,7 +51,7 @@ MOST_PIXELS = 1 << 27
 LARGEST_ASPECT_RATIO = 100
 
 
-class VideoError(ValueError):
+class VideoError(UnusableFile):
     """A file from which no frame can be had; the message names the file and the reason."""
 
 
@@ -248,7 +250,7 @@ def has_video_stream(path: Path) -> bool:
     try:
         with _open(path) as container:
             return _video_stream(container) is not None
-    except (VideoError, OSError, av.error.FFmpegError):
+    except (UnusableFile, OSError, av.error.FFmpegError):
         return False
 
 
@@ -283,10 +285,7 @@ def autorotate_filters(display_matrix: np.ndarray) -> list[tuple[str, str]]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[InputContainer]:
-    if not path.is_file():
-        if path.exists():
-            raise VideoError(f"{path}: not a regular file")
-        raise FileNotFoundError(f"no video file {path}")
+    require_file(path)
     options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
     try:
         # With "file:" no name is taken for a protocol; the options are for the demuxer, so both lists hold inside too.

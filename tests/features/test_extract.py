@@ -19,17 +19,18 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt_plugin.features import networks
+from mmpt_plugin.features import extract, networks
 from mmpt_plugin.features.command import main
 from mmpt_plugin.features.extract import Job, Outcome, is_done, run
 from mmpt_plugin.features.folder import find_videos
 from mmpt_plugin.features.locks import WORK_FOLDER, claim, claim_state
 from mmpt_plugin.features.manifest import read_failures, read_records, read_settings
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig
-from mmpt_plugin.features.one_video import ahead, embed_blocks
+from mmpt_plugin.features.one_video import FeatureExtractor, ahead, embed_blocks
 from mmpt_plugin.features.runners import InProcesses, OnRay, in_this_process
 from mmpt_plugin.features.s3d import S3D
 from mmpt_plugin.features.video import VideoBlocks
+from mmpt_plugin.files import open_array
 
 from .video_files import gray_levels, moving_square, repeat_video, write_sound, write_video
 
@@ -124,8 +125,9 @@ def test_cut_off_output_is_made_again(tmp_path, videos, stub):
     out = tmp_path / "out"
     run(stub_job(out), find_videos(videos).videos, in_this_process)
     whole = (out / "a.npy").read_bytes()
-    (out / "a.npy").write_bytes(whole[:-5])
-    assert not is_done(out, "a", 3)
+    for damaged in (whole[:-5], whole + b"x", b"", b"\x93NUMPY\x01\x00\x76\x00" + b"[" * 118):
+        (out / "a.npy").write_bytes(damaged)
+        assert not is_done(out, "a", 3)
     summary = run(stub_job(out), find_videos(videos).videos, in_this_process)
     assert (summary.done_before, summary.extracted) == (1, 1)
     assert (out / "a.npy").read_bytes() == whole
@@ -177,6 +179,76 @@ def test_network_that_gives_nan_is_a_failure(tmp_path, videos, monkeypatch):
     assert len(summary.failures) == 2
     assert "NaN" in summary.failures["a"][1]
     assert not list((tmp_path / "out").glob("*.npy"))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory"), KeyError("x"), OSError("gone")])
+def test_whatever_goes_wrong_with_one_video_is_its_failure(tmp_path, videos, monkeypatch, error):
+    def embed(frames: torch.Tensor) -> torch.Tensor:
+        if len(frames) == 2 and seen.append(1) is None and len(seen) == 1:  # the first whole batch of the first video
+            raise error
+        return mean_colour(frames)
+
+    seen: list[int] = []
+    monkeypatch.setitem(networks.NETWORKS, "stub", lambda argument, config: FeatureNetwork("stub", "", 3, embed))
+    summary = run(stub_job(tmp_path / "out", type(error).__name__), find_videos(videos).videos, in_this_process)
+    assert set(summary.failures) == {"a"}
+    assert summary.extracted == 1
+    reason = summary.failures["a"][1]
+    assert reason == (str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}".rstrip(": "))
+    assert read_failures(tmp_path / "out")["a"][1] == reason
+
+
+def test_failed_video_is_tried_once_in_all(tmp_path, videos, stub, monkeypatch):
+    """Whoever else comes by in the same run, or in one that began before it failed, takes the failure as it stands."""
+    (videos / "0broken.mp4").write_bytes(b"nothing")
+    tried: list[Path] = []
+    original = FeatureExtractor.extract
+    monkeypatch.setattr(FeatureExtractor, "extract", lambda self, video: tried.append(video) or original(self, video))
+
+    def two_workers(job: Job, todo: dict[str, Path]) -> Iterator[Outcome]:
+        yield from in_this_process(job, todo)
+        yield from in_this_process(job, todo)
+
+    out, found = tmp_path / "out", find_videos(videos).videos
+    summary = run(stub_job(out), found, two_workers)
+    assert set(summary.failures) == {"0broken"}
+    assert summary.extracted == 2
+    assert len(tried) == 3
+    run(stub_job(out), found, in_this_process)  # a later run tries again
+    assert len(tried) == 4
+
+    def run_beside(job: Job, todo: dict[str, Path]) -> Iterator[Outcome]:
+        assert set(run(stub_job(out), found, in_this_process).failures) == {"0broken"}
+        yield from in_this_process(job, todo)
+
+    assert set(run(stub_job(out), found, run_beside).failures) == {"0broken"}
+    assert len(tried) == 5
+
+
+def test_each_output_is_opened_once(tmp_path, videos, stub, monkeypatch):
+    opened: list[str] = []
+    monkeypatch.setattr(
+        extract, "open_array", lambda path, **rest: opened.append(path.name) or open_array(path, **rest)
+    )
+    run(stub_job(tmp_path / "out"), find_videos(videos).videos, in_this_process)
+    opened.clear()
+    run(stub_job(tmp_path / "out"), find_videos(videos).videos, in_this_process)
+    assert sorted(opened) == ["-b_c.npy", "a.npy"]
+
+
+def test_claim_that_vanishes_is_no_error(tmp_path, monkeypatch):
+    """Between two looks at a claim its holder may have ended."""
+    with claim(tmp_path, "a"):
+        exists = Path.exists
+
+        def vanish(path: Path) -> bool:
+            there = exists(path)
+            if path.suffix == ".claim":
+                path.unlink(missing_ok=True)
+            return there
+
+        monkeypatch.setattr(Path, "exists", vanish)
+        assert claim_state(tmp_path, "a") in ("free", "abandoned", "held")
 
 
 def test_frames_that_the_network_cannot_take_stop_the_run_before_it_begins(tmp_path, videos, monkeypatch):
@@ -406,7 +478,7 @@ def script_arguments(videos: Path, out: Path, network: str, *options: str) -> li
 LONG_VIDEO = """
 import sys
 from pathlib import Path
-from mmpt_plugin.features import networks
+from mmpt_plugin.features import extract, networks
 from mmpt_plugin.features.extract import Job, run
 from mmpt_plugin.features.runners import in_this_process
 

@@ -94,8 +94,11 @@ def test_what_cannot_be_read_is_unusable(folder):
     found = find_videos(folder)
     assert set(found.videos) == {"a", "-b_c"}
     assert set(found.unusable) == {"gone", "gone_folder", "loop", "pipe"}
-    assert found.unusable["gone"] == (str(folder / "gone.mp4"), "the link leads nowhere (No such file or directory)")
-    assert found.unusable["pipe"][1] == "not a regular file"
+    assert found.unusable["gone"] == (
+        str(folder / "gone.mp4"),
+        f"this link leads to {folder / 'nowhere.mp4'}, which does not exist",
+    )
+    assert found.unusable["pipe"][1] == "this is a named pipe, a file is needed"
 
 
 def test_folder_that_cannot_be_read_is_unusable(folder, monkeypatch):

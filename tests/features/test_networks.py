@@ -152,8 +152,8 @@ def test_processor_configuration_of_transformers_5(vit_copy, vit_folder, frames)
     ("content", "message"),
     [
         (None, "no preprocessor_config.json and no processor_config.json"),
-        ("{", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ("[1]", "no settings"),
         ({"size": None}, "states no image size"),
         ({"size": 10**9}, "states no image size"),
@@ -163,7 +163,7 @@ def test_processor_configuration_of_transformers_5(vit_copy, vit_folder, frames)
         ({"image_std": [0, 1, 1]}, "none may be 0"),
         ({"image_std": ["1", 1, 1]}, "image_std"),
         ({"rescale_factor": "x"}, "rescale_factor"),
-        ({"rescale_factor": float("nan")}, "rescale_factor"),
+        ({"rescale_factor": float("nan")}, "NaN is no number"),
     ],
 )
 def test_damaged_preprocessing_is_named(vit_copy, content, message):

@@ -398,7 +398,7 @@ def test_name_that_looks_like_a_protocol(tmp_path, monkeypatch):
 def test_what_is_no_regular_file(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
     for path in (tmp_path / "a.mp4", tmp_path):
-        with pytest.raises(VideoError, match="not a regular file"):
+        with pytest.raises(ValueError, match="a file is needed"):
             list(VideoBlocks(path))
 
 
