@@ -50,7 +50,6 @@ WITHOUT_TORCH = [
             "mmpt_shards.py",
             "corpus.py",
             "feature_folder.py",
-            "safe_pickle.py",
             "windows.py",
         )
     ),

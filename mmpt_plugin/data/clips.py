@@ -18,6 +18,8 @@ Reference: VideoCLIP, https://arxiv.org/abs/2109.14084, and the rules of the ori
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mmpt_plugin.data.caption_table import CaptionTable
+
 MAX_TEXT_SECONDS = 256.0  # a text span that long grows no further, whatever its budget (the original's fixed limit)
 STEPS_AT_ONCE = 12  # growth steps looked ahead together: most texts end within these, so numpy's overhead is paid once
 
@@ -53,10 +55,8 @@ def sample_overlapped_clips(
     Raises:
         ValueError: no captions, no seconds, or arguments that make no sense.
     """
-    offsets = [0, len(np.asarray(starts))]
-    return sample_overlapped_clips_batch(
-        starts, ends, token_counts, offsets, [video_seconds], n, rng, text_tokens=text_tokens, clip_seconds=clip_seconds
-    )
+    table = CaptionTable.of(starts, ends, token_counts, video_seconds)
+    return sample_overlapped_clips_batch(table, n, rng, text_tokens=text_tokens, clip_seconds=clip_seconds)
 
 
 def sample_aligned_clips(
@@ -86,18 +86,12 @@ def sample_aligned_clips(
     Raises:
         ValueError: no captions, or arguments that make no sense.
     """
-    offsets = [0, len(np.asarray(starts))]
-    return sample_aligned_clips_batch(
-        starts, ends, token_counts, offsets, [video_seconds], n, rng, text_tokens=text_tokens
-    )
+    table = CaptionTable.of(starts, ends, token_counts, video_seconds)
+    return sample_aligned_clips_batch(table, n, rng, text_tokens=text_tokens)
 
 
 def sample_overlapped_clips_batch(
-    starts: ArrayLike,
-    ends: ArrayLike,
-    token_counts: ArrayLike,
-    caption_offsets: ArrayLike,
-    video_seconds: ArrayLike,
+    table: CaptionTable,
     n: int,
     rng: np.random.Generator,
     *,
@@ -111,11 +105,7 @@ def sample_overlapped_clips_batch(
     coin, or on the side that has room. So its length does not depend on the text, and it need not hold that second.
 
     Args:
-        starts: (captions,) seconds, all videos.
-        ends: (captions,) seconds. An end before its start is allowed.
-        token_counts: (captions,) word pieces; 0 is allowed.
-        caption_offsets: (videos + 1,); video v owns the captions [caption_offsets[v], caption_offsets[v + 1]).
-        video_seconds: (videos,), at least 1 each.
+        table: captions and lengths of the videos; at least 1 second each.
         n: clips to draw of each video, independently of each other.
         rng: the only source of randomness.
         text_tokens: smallest and largest text budget, both inclusive; (61, 61) is the original's fixed-length rule.
@@ -128,21 +118,17 @@ def sample_overlapped_clips_batch(
     Raises:
         ValueError: a video without captions or seconds, or arguments that make no sense.
     """
-    starts, ends, token_counts, caption_offsets, video_seconds = _checked_videos(
-        starts, ends, token_counts, caption_offsets, video_seconds, n
+    _check_count(n)
+    table.refuse_videos(table.video_seconds < 1, "no seconds", "a video window needs at least one second of features")
+    first, stop = _sample_text_spans(table, n, rng, text_tokens)
+    video_start, video_end = _sample_windows(
+        table.starts[first], table.ends[stop - 1], table.video_seconds.repeat(n), rng, clip_seconds
     )
-    _refuse_videos(video_seconds < 1, "no seconds", "a video window needs at least one second of features")
-    first, stop = _sample_text_spans(starts, ends, token_counts, caption_offsets, n, rng, text_tokens)
-    video_start, video_end = _sample_windows(starts[first], ends[stop - 1], video_seconds.repeat(n), rng, clip_seconds)
-    return _as_rows(video_start, video_end, first, stop, caption_offsets, n)
+    return _as_rows(video_start, video_end, first, stop, table, n)
 
 
 def sample_aligned_clips_batch(
-    starts: ArrayLike,
-    ends: ArrayLike,
-    token_counts: ArrayLike,
-    caption_offsets: ArrayLike,
-    video_seconds: ArrayLike,
+    table: CaptionTable,
     n: int,
     rng: np.random.Generator,
     *,
@@ -154,11 +140,7 @@ def sample_aligned_clips_batch(
     end before they start), and longer than the 32 seconds that the model takes, of which the first are then used.
 
     Args:
-        starts: (captions,) seconds, all videos.
-        ends: (captions,) seconds.
-        token_counts: (captions,) word pieces; 0 is allowed.
-        caption_offsets: (videos + 1,); video v owns the captions [caption_offsets[v], caption_offsets[v + 1]).
-        video_seconds: (videos,).
+        table: captions and lengths of the videos.
         n: clips to draw of each video, independently of each other.
         rng: the only source of randomness.
         text_tokens: smallest and largest text budget, both inclusive; (61, 61) is the original's fixed-length rule.
@@ -170,22 +152,16 @@ def sample_aligned_clips_batch(
     Raises:
         ValueError: a video without captions, or arguments that make no sense.
     """
-    starts, ends, token_counts, caption_offsets, video_seconds = _checked_videos(
-        starts, ends, token_counts, caption_offsets, video_seconds, n
-    )
-    first, stop = _sample_text_spans(starts, ends, token_counts, caption_offsets, n, rng, text_tokens)
-    seconds = video_seconds.repeat(n)
-    video_end = np.minimum(np.maximum(np.ceil(ends[stop - 1]).astype(np.int64), 0), seconds)
-    video_start = np.minimum(np.maximum(np.floor(starts[first]).astype(np.int64), 0), video_end)
-    return _as_rows(video_start, video_end, first, stop, caption_offsets, n)
+    _check_count(n)
+    first, stop = _sample_text_spans(table, n, rng, text_tokens)
+    seconds = table.video_seconds.repeat(n)
+    video_end = np.minimum(np.maximum(np.ceil(table.ends[stop - 1]).astype(np.int64), 0), seconds)
+    video_start = np.minimum(np.maximum(np.floor(table.starts[first]).astype(np.int64), 0), video_end)
+    return _as_rows(video_start, video_end, first, stop, table, n)
 
 
 def sample_bags_batch(
-    starts: ArrayLike,
-    ends: ArrayLike,
-    token_counts: ArrayLike,
-    caption_offsets: ArrayLike,
-    video_seconds: ArrayLike,
+    table: CaptionTable,
     n: int,
     rng: np.random.Generator,
     *,
@@ -198,11 +174,7 @@ def sample_bags_batch(
     run of `bag_captions` captions around the drawn one whose middles are nearest to its own, the earlier of two as near.
 
     Args:
-        starts: (captions,) seconds, all videos.
-        ends: (captions,) seconds. An end before its start is allowed.
-        token_counts: (captions,) word pieces; a bag is counted in captions, whatever their length.
-        caption_offsets: (videos + 1,); video v owns the captions [caption_offsets[v], caption_offsets[v + 1]).
-        video_seconds: (videos,), at least 1 each.
+        table: captions and lengths of the videos; at least 1 second each.
         n: clips to draw of each video, independently of each other.
         rng: the only source of randomness.
         bag_captions: captions of a bag, at most those of each video; 5 in Miech et al.
@@ -219,20 +191,20 @@ def sample_bags_batch(
     References:
         Miech et al., CVPR 2020, https://arxiv.org/abs/1912.06430, sections 3.2 and 4.1.
     """
-    starts, ends, token_counts, caption_offsets, video_seconds = _checked_videos(
-        starts, ends, token_counts, caption_offsets, video_seconds, n
-    )
-    _refuse_videos(video_seconds < 1, "no seconds", "a video window needs at least one second of features")
+    _check_count(n)
+    table.refuse_videos(table.video_seconds < 1, "no seconds", "a video window needs at least one second of features")
     if bag_captions < 1:
         raise ValueError(f"bag_captions must be 1 or more, got {bag_captions}")
-    few = np.diff(caption_offsets) < bag_captions
-    _refuse_videos(few, f"fewer captions than a bag of {bag_captions}", "take smaller bags or leave the video out")
+    few = table.caption_counts < bag_captions
+    table.refuse_videos(few, f"fewer captions than a bag of {bag_captions}", "take smaller bags or leave the video out")
 
-    begin, end = caption_offsets[:-1].repeat(n), caption_offsets[1:].repeat(n)
+    begin, end = table.offsets[:-1].repeat(n), table.offsets[1:].repeat(n)
     centre = rng.integers(begin, end)
-    first, stop = _nearest_captions((starts + ends) / 2, centre, begin, end, bag_captions)
-    video_start, video_end = _sample_windows(starts[centre], ends[centre], video_seconds.repeat(n), rng, clip_seconds)
-    return _as_rows(video_start, video_end, first, stop, caption_offsets, n)
+    first, stop = _nearest_captions((table.starts + table.ends) / 2, centre, begin, end, bag_captions)
+    video_start, video_end = _sample_windows(
+        table.starts[centre], table.ends[centre], table.video_seconds.repeat(n), rng, clip_seconds
+    )
+    return _as_rows(video_start, video_end, first, stop, table, n)
 
 
 def _nearest_captions(
@@ -277,13 +249,7 @@ def _sample_windows(
 
 
 def _sample_text_spans(
-    starts: NDArray[np.float64],
-    ends: NDArray[np.float64],
-    token_counts: Ints,
-    caption_offsets: Ints,
-    n: int,
-    rng: np.random.Generator,
-    text_tokens: tuple[int, int],
+    table: CaptionTable, n: int, rng: np.random.Generator, text_tokens: tuple[int, int]
 ) -> tuple[Ints, Ints]:
     """Grows runs of captions around uniformly drawn ones until a drawn token budget or MAX_TEXT_SECONDS is reached.
 
@@ -294,10 +260,10 @@ def _sample_text_spans(
         first, stop: (videos * n,) each, indexes into the concatenated captions.
     """
     _check_range("text_tokens", text_tokens)
-    begin, end = caption_offsets[:-1].repeat(n), caption_offsets[1:].repeat(n)
+    begin, end = table.offsets[:-1].repeat(n), table.offsets[1:].repeat(n)
     centre = rng.integers(begin, end)
     budget = rng.integers(*text_tokens, size=len(centre), endpoint=True)
-    tokens_before = np.concatenate([[0], np.cumsum(token_counts)])
+    tokens_before = np.concatenate([[0], np.cumsum(table.token_counts)])
 
     first, stop = np.empty_like(centre), np.empty_like(centre)
     growing = np.arange(len(centre))  # the clips whose text is not final yet
@@ -314,7 +280,7 @@ def _sample_text_spans(
         text_first = text_stop - 1 - steps
         final = (
             (tokens_before[text_stop] - tokens_before[text_first] >= budget[growing, None])
-            | (ends[text_stop - 1] - starts[text_first] >= MAX_TEXT_SECONDS)
+            | (table.ends[text_stop - 1] - table.starts[text_first] >= MAX_TEXT_SECONDS)
             | (steps == left_room + right_room)
         )
         done = final.any(axis=1)
@@ -336,49 +302,14 @@ def _bounded_rightward(heads: Ints, steps: Ints, left_room: Ints, right_room: In
     return np.minimum(np.maximum(heads, steps - left_room), right_room)
 
 
-def _as_rows(video_start: Ints, video_end: Ints, first: Ints, stop: Ints, caption_offsets: Ints, n: int) -> Ints:
-    own_offset = caption_offsets[:-1].repeat(n)
+def _as_rows(video_start: Ints, video_end: Ints, first: Ints, stop: Ints, table: CaptionTable, n: int) -> Ints:
+    own_offset = table.offsets[:-1].repeat(n)
     return np.stack([video_start, video_end, first - own_offset, stop - own_offset], axis=1)
 
 
-def _checked_videos(
-    starts: ArrayLike,
-    ends: ArrayLike,
-    token_counts: ArrayLike,
-    caption_offsets: ArrayLike,
-    video_seconds: ArrayLike,
-    n: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], Ints, Ints, Ints]:
-    """The arguments as float64 seconds (float32 would round differences) and int64 counts, or an error."""
-    starts, ends = np.asarray(starts, dtype=np.float64), np.asarray(ends, dtype=np.float64)
-    token_counts = np.asarray(token_counts, dtype=np.int64)
-    caption_offsets = np.asarray(caption_offsets, dtype=np.int64)
-    video_seconds = np.asarray(video_seconds, dtype=np.int64)
-    if not starts.shape == ends.shape == token_counts.shape == (len(starts),):
-        raise ValueError(
-            f"starts, ends and token_counts must hold one number a caption, got shapes {starts.shape}, {ends.shape}, "
-            f"{token_counts.shape}"
-        )
-    captions = np.diff(caption_offsets)
-    if len(captions) != len(video_seconds) or caption_offsets[0] != 0 or caption_offsets[-1] != len(starts):
-        raise ValueError(
-            f"caption_offsets must be {len(video_seconds) + 1} numbers (videos + 1) from 0 to {len(starts)}, "
-            f"got {len(caption_offsets)} from {caption_offsets[0]} to {caption_offsets[-1]}"
-        )
-    _refuse_videos(captions < 1, "no captions", "leave it out of the video list")
-    if not (np.isfinite(starts).all() and np.isfinite(ends).all()):
-        raise ValueError("caption times must be finite seconds, got nan or inf; repair starts or ends")
-    if (token_counts < 0).any():
-        raise ValueError(f"token_counts must be 0 or more, got {token_counts.min()}; leave padding out of the count")
+def _check_count(n: int) -> None:
     if n < 1:
         raise ValueError(f"n (clips a video) must be 1 or more, got {n}")
-    return starts, ends, token_counts, caption_offsets, video_seconds
-
-
-def _refuse_videos(wrong: NDArray[np.bool_], what: str, remedy: str) -> None:
-    if wrong.any():
-        first = int(wrong.argmax())
-        raise ValueError(f"{wrong.sum()} of {len(wrong)} videos have {what}, the first at position {first}; {remedy}")
 
 
 def _check_range(name: str, bounds: tuple[int, int]) -> None:

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from mmpt_plugin.data.caption_table import CaptionTable
 from mmpt_plugin.data.captions import vocabulary_sha256
 from mmpt_plugin.data.mmpt_shards import META_SUFFIX, read_mmpt_shards
 from mmpt_plugin.data.ragged_arrays import read_ahead, slices
 from mmpt_plugin.data.shards import Shard, read_shard
+from mmpt_plugin.files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +41,9 @@ def read_video_list(path: str | Path) -> list[str]:
         FileNotFoundError: there is no such file.
         ValueError: the list is empty or names a video twice.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"{path}: missing. It must list the split's videos, one id a line.")
-    video_ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    video_ids = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     if not video_ids:
         raise ValueError(f"{path}: the list is empty. It must name the split's videos, one id a line.")
     if len(set(video_ids)) < len(video_ids):
@@ -100,15 +101,6 @@ def reads_everything(shards: Sequence[Shard], verify: str) -> bool:
 
 def _nbytes(shards: Sequence[Shard]) -> int:
     return sum(shard.nbytes for shard in shards)
-
-
-class Captions(NamedTuple):
-    """Captions of several videos, end to end; those of video i are offsets[i]:offsets[i + 1]."""
-
-    offsets: np.ndarray  # (videos + 1,) int64
-    starts: np.ndarray  # (captions,) float32, seconds
-    ends: np.ndarray  # (captions,) float32, seconds
-    token_counts: np.ndarray  # (captions,) int64, word pieces
 
 
 class Clips(NamedTuple):
@@ -193,6 +185,7 @@ class VideoTextCorpus:
         self.feature_size = feature_size
         self.source = _common_source(used)
         # a corpus keeps the shards' maps, not their ids and starts
+        self._vocabulary_size = int(np.iinfo(np.int32).max) + 1  # until `check_vocabulary`
         self._features = [shard.features.data for shard in shards]
         self._times = [shard.caption_times.data for shard in shards]
         self._tokens = [shard.caption_tokens for shard in shards]
@@ -249,17 +242,18 @@ class VideoTextCorpus:
         self._check_spans(np.array([video]), np.array([[0, 0, first, last]]))
         return self._gather_tokens(np.array([video]), np.array([first]), np.array([last]))[0]
 
-    def group_captions(self, videos: np.ndarray) -> Captions:
-        """All captions of some videos.
+    def group_captions(self, videos: np.ndarray) -> CaptionTable:
+        """All captions of some videos, and the videos' lengths.
 
         Args:
             videos: (videos,) positions in the corpus.
         """
         counts, firsts, which = self.caption_counts[videos], self._first_caption[videos], self._shard[videos]
         times = np.concatenate(slices(self._times, which, firsts, firsts + counts))  # (captions, 2)
-        starts, ends = np.ascontiguousarray(times.T)
+        starts, ends = np.asarray(times.T, np.float64, order="C")
         token_counts = type(self._tokens[0]).counts(self._tokens, which, firsts, firsts + counts)
-        return Captions(np.concatenate([[0], np.cumsum(counts)]), starts, ends, token_counts)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return CaptionTable(starts, ends, token_counts, offsets, self.video_seconds[videos])
 
     def clips(self, videos: np.ndarray, spans: np.ndarray, *, max_seconds: int = 32, max_tokens: int = 61) -> Clips:
         """Features and word pieces of many clips; longer ones are cut to their first seconds and word pieces.
@@ -332,6 +326,7 @@ class VideoTextCorpus:
         Raises:
             ValueError: they are of another.
         """
+        self._vocabulary_size = len(vocabulary)
         recorded = self.source.get("captions")
         if isinstance(recorded, Mapping) and "vocabulary_sha256" in recorded:
             if recorded["vocabulary_sha256"] != vocabulary_sha256(vocabulary):
@@ -358,9 +353,17 @@ class VideoTextCorpus:
         self, videos: np.ndarray, first_caption: np.ndarray, last_caption: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         first = self._first_caption[videos]
-        return type(self._tokens[0]).gather(
+        pieces, lengths = type(self._tokens[0]).gather(
             self._tokens, self._shard[videos], first + first_caption, first + last_caption
         )
+        if len(pieces) and not (pieces.min() >= 0 and pieces.max() < self._vocabulary_size):
+            outside = (pieces < 0) | (pieces >= self._vocabulary_size)
+            video = np.repeat(videos, lengths)[outside][0]
+            raise ValueError(
+                f"video {self.video_ids[video]}: word piece {pieces[outside][0]} is none of the vocabulary's "
+                f"{self._vocabulary_size}. Its shard is damaged (task.verify=full tells), or of another model.bert."
+            )
+        return pieces, lengths
 
     def _check_spans(self, videos: np.ndarray, spans: np.ndarray) -> None:
         """Refuses spans that would read another video's rows."""

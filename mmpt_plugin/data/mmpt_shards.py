@@ -24,8 +24,8 @@ from typing import Self
 import numpy as np
 
 from mmpt_plugin.data.ragged_arrays import MappedArray, RaggedArray, slices
-from mmpt_plugin.data.safe_pickle import load_plain_pickle
 from mmpt_plugin.data.shards import CaptionTokens, Shard, check_counts, check_times_shape
+from mmpt_plugin.files import load_pickle
 
 META_SUFFIX = "_meta.pkl"
 
@@ -80,7 +80,7 @@ def read_mmpt_shards(folder: Path) -> list[Shard]:
 
 
 def _read_meta(path: Path) -> dict[int, list[str]]:
-    metas = load_plain_pickle(path)
+    metas = load_pickle(path)
     if not isinstance(metas, dict) or not all(
         isinstance(number, int) and isinstance(ids, list) and all(isinstance(video_id, str) for video_id in ids)
         for number, ids in metas.items()

@@ -9,6 +9,7 @@ import numpy as np
 from fairseq.data import FairseqDataset
 from numpy.typing import NDArray
 
+from mmpt_plugin.data.caption_table import CaptionTable
 from mmpt_plugin.data.clips import sample_aligned_clips_batch, sample_bags_batch, sample_overlapped_clips_batch
 from mmpt_plugin.data.corpus import VideoTextCorpus
 from mmpt_plugin.data.pairs import Batch, SpecialTokens, build_pairs, build_text, build_video, collate_groups
@@ -72,18 +73,17 @@ def draw_pairs(
         rng: the only source of randomness.
         index: recorded as the pairs' `id`.
     """
-    offsets, starts, ends, token_counts = corpus.group_captions(videos)
-    captions = (starts, ends, token_counts, offsets, corpus.video_seconds[videos], clips.clips_per_video, rng)
+    table, n = corpus.group_captions(videos), clips.clips_per_video
     if clips.sampling == "overlapped":
-        spans = sample_overlapped_clips_batch(*captions, text_tokens=clips.text_tokens, clip_seconds=clips.clip_seconds)
-    elif clips.sampling == "aligned":
-        spans = sample_aligned_clips_batch(*captions, text_tokens=clips.text_tokens)
-    elif clips.sampling == BAG:
-        spans = sample_bags_batch(*captions, bag_captions=clips.bag_captions, clip_seconds=clips.clip_seconds)
-    else:
-        spans = np.repeat(
-            _first_clips(offsets, starts, corpus.video_seconds[videos], clips.max_seconds), clips.clips_per_video, 0
+        spans = sample_overlapped_clips_batch(
+            table, n, rng, text_tokens=clips.text_tokens, clip_seconds=clips.clip_seconds
         )
+    elif clips.sampling == "aligned":
+        spans = sample_aligned_clips_batch(table, n, rng, text_tokens=clips.text_tokens)
+    elif clips.sampling == BAG:
+        spans = sample_bags_batch(table, n, rng, bag_captions=clips.bag_captions, clip_seconds=clips.clip_seconds)
+    else:
+        spans = np.repeat(_first_clips(table, clips.max_seconds), n, 0)
     repeated = np.repeat(videos, clips.clips_per_video)
     features, seconds, pieces, lengths = corpus.clips(
         repeated, spans, max_seconds=clips.max_seconds, max_tokens=clips.max_pieces
@@ -96,13 +96,11 @@ def draw_pairs(
     return build_pairs(index, video_ids, build_video(features, seconds), build_text(pieces, lengths, special))
 
 
-def _first_clips(
-    offsets: NDArray[np.integer], starts: NDArray[np.floating], video_seconds: NDArray[np.integer], seconds: int
-) -> NDArray[np.int64]:
+def _first_clips(table: CaptionTable, seconds: int) -> NDArray[np.int64]:
     """(V, 4) spans of the first seconds of each video and the captions that start in them, its first one at least."""
-    early = np.add.reduceat(starts < seconds, offsets[:-1], dtype=np.int64)
+    early = np.add.reduceat(table.starts < seconds, table.offsets[:-1], dtype=np.int64)
     zeros = np.zeros_like(early)
-    return np.stack([zeros, np.minimum(video_seconds, seconds), zeros, np.maximum(early, 1)], axis=1)
+    return np.stack([zeros, np.minimum(table.video_seconds, seconds), zeros, np.maximum(early, 1)], axis=1)
 
 
 class PretrainingDataset(FairseqDataset):

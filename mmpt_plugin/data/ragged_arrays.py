@@ -4,23 +4,50 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+
+from mmpt_plugin.files import UnusableFile, read_array_header
 
 OPEN_MAPS = 640
 """Files mapped at a time by one process. Each map holds a file descriptor, of which Linux grants 1,024 by default, and
 HowTo100M's shards are 810 files."""
 
 
+class Version(NamedTuple):
+    """What tells a file from one that took its place."""
+
+    bytes: int
+    modified: int  # nanoseconds
+
+    @classmethod
+    def of(cls, path: str | Path) -> Version:
+        """The file that lies there now."""
+        status = os.stat(path)
+        return cls(status.st_size, status.st_mtime_ns)
+
+
 @lru_cache(maxsize=OPEN_MAPS)
-def _map(path: str, modified: int) -> mmap.mmap:
-    """Maps a file read-only. `modified` is only part of the key: a file written anew is not taken for the old one."""
+def _map(path: str, version: Version) -> mmap.mmap:
+    """Maps a file read-only."""
     with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        if (status.st_size, status.st_mtime_ns) != version:
+            raise _changed(path)
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _changed(path: str, problem: str = "was altered or replaced") -> UnusableFile:
+    return UnusableFile(
+        f"{path}: {problem} since this run opened it. Leave shards alone while they are read; start the run again, from its "
+        "last checkpoint."
+    )
 
 
 @dataclass(frozen=True)
@@ -31,7 +58,7 @@ class MappedArray:
     dtype: np.dtype
     shape: tuple[int, ...]
     offset: int
-    modified: int
+    version: Version
 
     @classmethod
     def open(cls, path: Path, dtypes: Sequence[str], dimensions: int) -> MappedArray:
@@ -44,34 +71,17 @@ class MappedArray:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: not a .npy file, of another dtype or shape, or truncated.
+            UnusableFile: not a .npy file, of another dtype or shape, truncated or followed by other bytes.
         """
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: missing, though its shard needs it. Copy or make the whole shard again.")
-        with path.open("rb") as file:
-            try:
-                version = np.lib.format.read_magic(file)
-                read_header = {
-                    (1, 0): np.lib.format.read_array_header_1_0,
-                    (2, 0): np.lib.format.read_array_header_2_0,
-                }[version]
-                shape, fortran_order, dtype = read_header(file)
-            except (ValueError, KeyError) as error:
-                raise ValueError(f"{path}: not a whole .npy file ({error}). Copy or make the shard again.") from error
-            offset = file.tell()
-        if dtype not in [np.dtype(allowed) for allowed in dtypes] or len(shape) != dimensions or fortran_order:
-            raise ValueError(
-                f"{path}: holds {dtype} of shape {shape}{' in Fortran order' if fortran_order else ''}, "
-                f"expected {' or '.join(dtypes)} with {dimensions} dimension(s) in C order."
-            )
-        array = cls(str(path.absolute()), dtype, shape, offset, path.stat().st_mtime_ns)
-        found = path.stat().st_size
-        if found != offset + array.nbytes:
-            raise ValueError(
-                f"{path}: truncated or altered: {found:,} bytes, but its header (shape {shape}, {dtype}) asks for "
-                f"{offset + array.nbytes:,}. Copy or make the shard again."
-            )
-        return array
+        try:
+            header = read_array_header(path, dtypes=dtypes, dimensions=dimensions)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}, though its shard needs it. Copy or make the whole shard again."
+            ) from error
+        except UnusableFile as error:
+            raise UnusableFile(f"{error}. Copy or make the shard again.") from error
+        return cls(str(path.absolute()), header.dtype, header.shape, header.offset, Version.of(path))
 
     @property
     def nbytes(self) -> int:
@@ -80,9 +90,13 @@ class MappedArray:
 
     @property
     def array(self) -> np.ndarray:
-        """The data, mapped read-only."""
+        """The data, mapped read-only.
+
+        Raises:
+            UnusableFile: the file was altered, replaced or removed since it was opened.
+        """
         # a plain array over the map: slicing a np.memmap costs several times as much
-        return np.ndarray(self.shape, self.dtype, _map(self.path, self.modified), self.offset)
+        return np.ndarray(self.shape, self.dtype, self._map(), self.offset)
 
     def read_ahead(self, first: int, last: int) -> None:
         """Asks the system to load `array[first:last]`, which is not empty. Windows cannot be asked."""
@@ -90,7 +104,17 @@ class MappedArray:
             return
         row = self.dtype.itemsize * math.prod(self.shape[1:])
         begin = (self.offset + first * row) // mmap.PAGESIZE * mmap.PAGESIZE
-        _map(self.path, self.modified).madvise(mmap.MADV_WILLNEED, begin, self.offset + last * row - begin)
+        self._map().madvise(mmap.MADV_WILLNEED, begin, self.offset + last * row - begin)
+
+    def _map(self) -> mmap.mmap:
+        """The map; reading beyond the end of a file that was cut would end the process without a word."""
+        try:
+            now = Version.of(self.path)
+        except FileNotFoundError as error:
+            raise _changed(self.path, "was removed") from error
+        if now != self.version:
+            raise _changed(self.path)
+        return _map(self.path, self.version)
 
 
 def union_of_ranges(firsts: np.ndarray, lasts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

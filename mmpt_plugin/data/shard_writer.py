@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from mmpt_plugin.data.shards import DTYPES, FORMAT, VERSION, file_sha256
+from mmpt_plugin.data.video_ids import id_problem
+from mmpt_plugin.files.writing import aside_path
 
 
 class _NpyAppender:
@@ -40,6 +43,8 @@ class _NpyAppender:
         """Writes the final number of rows into the header, for which numpy leaves room, and closes the file."""
         self._file.seek(0)
         assert self._write_header() == self._data_start
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self.close()
 
     def close(self) -> None:
@@ -81,7 +86,7 @@ class ShardWriter:
         self.feature_size = feature_size
         self._ids: dict[str, None] = {}  # keeps the order and finds duplicates
         self._starts: dict[str, list[int]] = {"feature_starts": [0], "caption_starts": [0]}
-        self._partial = Path(folder) / f".{name}.{uuid.uuid4().hex}.partial"
+        self._partial = aside_path(self.target)
         self._partial.mkdir(parents=True)
         row_shapes = {"features": (feature_size,), "caption_times": (2,)}
         self._files = {
@@ -102,8 +107,9 @@ class ShardWriter:
         Raises:
             ValueError: an argument is not as described; the shard is then still as before this call.
         """
-        if not video_id or video_id in self._ids:
-            raise ValueError(f"video id {video_id!r} is {'a duplicate' if video_id else 'empty'}: ids must be unique.")
+        problem = "is a duplicate" if video_id in self._ids else id_problem(video_id)
+        if problem:
+            raise ValueError(f"video id {video_id!r} {problem}: ids must be distinct lines of text.")
         feature_rows = np.asarray(features)
         if feature_rows.ndim != 2 or feature_rows.shape[1] != self.feature_size:
             raise ValueError(
@@ -169,10 +175,11 @@ class ShardWriter:
         self._partial.rename(self.target)
 
     def discard(self) -> None:
-        """Removes what was written."""
-        for file in self._files.values():
-            file.close()
+        """Removes what was written, first: on a full disk closing fails, as it writes what is left."""
         shutil.rmtree(self._partial, ignore_errors=True)
+        for file in self._files.values():
+            with suppress(OSError):
+                file.close()
 
     def __enter__(self) -> Self:
         return self

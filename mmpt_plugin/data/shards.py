@@ -17,7 +17,6 @@ A shard of ours is a folder `<shards>/<name>/`:
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ from typing import Any, Self
 import numpy as np
 
 from mmpt_plugin.data.ragged_arrays import MappedArray, RaggedArray, slices
+from mmpt_plugin.data.video_ids import id_problem
+from mmpt_plugin.files import UnusableFile, read_json
 
 FORMAT = "mmpt_plugin.shard"
 VERSION = 1
@@ -77,7 +78,12 @@ class FlatTokens(CaptionTokens):
     @classmethod
     def counts(cls, stores: Sequence[Self], which: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> np.ndarray:
         edges = slices([store.starts for store in stores], which, firsts, lasts + 1)
-        return np.concatenate([np.diff(run) for run in edges])
+        counts = np.concatenate([np.diff(run) for run in edges])
+        if counts.min(initial=0) < 0:
+            raise _falling_starts(
+                [stores[index] for index, run in zip(which, edges) if np.diff(run).min(initial=0) < 0]
+            )
+        return counts
 
     @classmethod
     def gather(
@@ -86,12 +92,23 @@ class FlatTokens(CaptionTokens):
         edges = slices([store.starts for store in stores], which, firsts, lasts + 1)
         token_firsts = np.array([run[0] for run in edges])
         token_lasts = np.array([run[-1] for run in edges])
+        sizes = np.array([store.data.shape[0] for store in stores])[which]
+        wrong = (token_firsts < 0) | (token_firsts > token_lasts) | (token_lasts > sizes)
+        if wrong.any():
+            raise _falling_starts([stores[index] for index in which[wrong]])
         runs = slices([store.data for store in stores], which, token_firsts, token_lasts)
         return np.concatenate(runs), token_lasts - token_firsts
 
     @property
     def nbytes(self) -> int:
         return self.data.nbytes + self.starts.nbytes
+
+
+def _falling_starts(stores: Sequence[FlatTokens]) -> UnusableFile:
+    return UnusableFile(
+        f"{stores[0].starts.path}: altered or damaged: its numbers must rise from 0 to {stores[0].data.shape[0]}. Copy or "
+        "make the shard again."
+    )
 
 
 @dataclass(frozen=True)
@@ -151,14 +168,22 @@ def read_shard(folder: Path) -> Shard:
     """
     index_path = folder / "index.json"
     try:
-        index = json.loads(index_path.read_text(encoding="utf-8"))
+        index = read_json(index_path)
         kind = (index["format"], index["version"])
         video_ids, described, source = index["video_ids"], index["arrays"], index["source"]
-        paths = {name: folder / described[name]["file"] for name in DTYPES}
+        files = {name: described[name]["file"] for name in DTYPES}
+        if any(file != Path(file).name for file in files.values()):
+            raise ValueError("a file of it lies elsewhere")
+        paths = {name: folder / file for name, file in files.items()}
         checksums = {str(paths[name]): described[name]["sha256"] for name in DTYPES}
         shapes = {name: tuple(described[name]["shape"]) for name in DTYPES}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        check_ids(video_ids)
+        if not isinstance(source, dict):
+            raise ValueError("its source is no object")
+    except FileNotFoundError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnusableFile(
             f"{index_path}: not the index of a shard ({error!r}). Copy or make the shard again."
         ) from error
     if kind != (FORMAT, VERSION):
@@ -181,8 +206,22 @@ def read_shard(folder: Path) -> Shard:
         (paths["token_starts"], tokens.starts.shape[0] - 1, paths["caption_times"], caption_times.data.shape[0]),
     ):
         check_counts(starts_path, found, other_path, expected)
+    edges = tokens.starts.array[[0, -1]].tolist() if tokens.starts.shape[0] else []
+    if edges != [0, tokens.data.shape[0]]:
+        raise _falling_starts([tokens])
     check_times_shape(caption_times)
     return Shard(folder.name, video_ids, features, caption_times, tokens, source, checksums)
+
+
+def check_ids(video_ids: object) -> None:
+    """Raises a ValueError unless these are a list of distinct video ids."""
+    if not isinstance(video_ids, list):
+        raise ValueError("its video ids are no list")
+    problem = next((f"the id {video_id!r} {why}" for video_id in video_ids if (why := id_problem(video_id))), None)
+    if problem:
+        raise ValueError(problem)
+    if len(set(video_ids)) < len(video_ids):
+        raise ValueError("a video id stands in it twice")
 
 
 def check_counts(path: Path, found: int, other_path: Path, expected: int) -> None:

@@ -99,6 +99,7 @@ def plan_from_captions(
         ValueError: a feature file is damaged or of another width, ids clash, no video has both sides, or no split can
             be made.
     """
+    open_features.cache_clear()  # the folder may have grown since
     captions = PreparedCaptions(captions_file)
     settings = read_settings(features_folder)
     if settings is None:
@@ -277,6 +278,7 @@ def plan_from_mmpt(folder: Path, out: Path) -> Plan:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder. It must hold train_meta.pkl and the files that it names.")
+    open_mmpt.cache_clear()
     originals = open_mmpt(folder)
     if not originals:
         raise FileNotFoundError(f"{folder}: no train_meta.pkl or val_meta.pkl in it.")

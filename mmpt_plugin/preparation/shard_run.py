@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from mmpt_plugin.data.corpus import VideoTextCorpus, open_shards, read_video_list
 from mmpt_plugin.data.shard_writer import ShardWriter
 from mmpt_plugin.data.shards import Shard, read_shard
+from mmpt_plugin.files import clear_left_overs, write_whole
 from mmpt_plugin.preparation.shard_plan import LISTS, Plan, PlannedShard
 from mmpt_plugin.preparation.workers import run_in_workers
 
@@ -132,9 +132,8 @@ def check_neighbours(plan: Plan) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes aside, then renames."""
-    partial_path = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    partial_path.write_text(text, encoding="utf-8")
-    partial_path.replace(path)
+    with write_whole(path, text=True) as file:
+        file.write(text)
 
 
 def write_list(path: Path, video_ids: Iterable[str]) -> None:
@@ -151,6 +150,9 @@ def make(plan: Plan, out: Path, workers: int) -> dict[str, dict[str, float]]:
         workers: processes.
     """
     check_neighbours(plan)
+    for folder in (out, plan.shards[0].folder):
+        if removed := clear_left_overs(folder):
+            logger.warning("%s: removed %d unfinished files or shards of runs that died", folder, len(removed))
     write_list(out / "missing_features.txt", plan.missing_features)
     write_list(out / "missing_captions.txt", plan.missing_captions)
     statistics = make_all(plan, workers)

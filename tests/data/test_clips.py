@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mmpt_plugin.data import clips
+from mmpt_plugin.data.caption_table import CaptionTable
 from mmpt_plugin.data.clips import (
     sample_aligned_clips,
     sample_aligned_clips_batch,
@@ -65,14 +66,17 @@ def slow_clip(video: dict, aligner: str, rng: random.Random, clip_seconds: tuple
     return [start, end, first, stop]
 
 
+def table_of(videos: list[dict]) -> CaptionTable:
+    """The videos' captions in one table."""
+    starts, ends, counts = ([x for video in videos for x in video[key]] for key in ("start", "end", "ntok"))
+    offsets = np.cumsum([0] + [len(video["start"]) for video in videos])
+    return CaptionTable.of(starts, ends, counts, [video["T"] for video in videos], offsets)
+
+
 def draw_group(videos: list[dict], aligner: str, n: int, seed: int) -> np.ndarray:
     """(videos, n, 4) clips of all videos, drawn in one call."""
     sample, text_tokens = SAMPLERS[aligner]
-    starts, ends, counts = ([x for video in videos for x in video[key]] for key in ("start", "end", "ntok"))
-    offsets = np.cumsum([0] + [len(video["start"]) for video in videos])
-    seconds = [video["T"] for video in videos]
-    rng = np.random.default_rng(seed)
-    rows = sample(starts, ends, counts, offsets, seconds, n, rng, text_tokens=text_tokens)
+    rows = sample(table_of(videos), n, np.random.default_rng(seed), text_tokens=text_tokens)
     return rows.reshape(len(videos), n, 4)
 
 
@@ -193,19 +197,8 @@ def slow_bag(video: dict, size: int, clip_seconds: tuple[int, int], rng: random.
 
 def draw_bags(videos: list[dict], size: int, n: int, seed: int, clip_seconds: tuple[int, int] = (3, 3)) -> np.ndarray:
     """(videos, n, 4) clips with bags of all videos, drawn in one call."""
-    starts, ends, counts = ([x for video in videos for x in video[key]] for key in ("start", "end", "ntok"))
-    offsets = np.cumsum([0] + [len(video["start"]) for video in videos])
-    rows = sample_bags_batch(
-        starts,
-        ends,
-        counts,
-        offsets,
-        [video["T"] for video in videos],
-        n,
-        np.random.default_rng(seed),
-        bag_captions=size,
-        clip_seconds=clip_seconds,
-    )
+    rng = np.random.default_rng(seed)
+    rows = sample_bags_batch(table_of(videos), n, rng, bag_captions=size, clip_seconds=clip_seconds)
     return rows.reshape(len(videos), n, 4)
 
 
@@ -222,9 +215,8 @@ def test_bags_are_the_nearest_captions() -> None:
     # Middles 1, 2, 10, 11, 13. Of 0: 1, then 2. Of 1 (at 2): 0 at 1, then 2 at 10. Of 2 (at 10): 3 at 11, 4 at 13 before
     # 1 at 2. Of 3 (at 11): 2 at 10, then 4 at 13. Of 4: 3, 2. So runs of three start at 0, 0, 2, 2, 2.
     times = np.array([1.0, 2.0, 10.0, 11.0, 13.0])
-    rows = sample_bags_batch(
-        times - 0.25, times + 0.25, np.ones(5), [0, 5], [14], 4000, np.random.default_rng(0), bag_captions=3
-    )
+    table = CaptionTable.of(times - 0.25, times + 0.25, np.ones(5), 14)
+    rows = sample_bags_batch(table, 4000, np.random.default_rng(0), bag_captions=3)
     assert set(rows[:, 3] - rows[:, 2]) == {3} and set(rows[:, 2]) == {0, 2}
     assert stats.binomtest(int((rows[:, 2] == 0).sum()), 4000, 2 / 5).pvalue > SMALLEST_P
     # the window grows from [floor(t - 0.25), ceil(t + 0.25)] = [t - 1, t + 1]; 3 seconds further at most
@@ -233,7 +225,8 @@ def test_bags_are_the_nearest_captions() -> None:
 
 def test_of_two_captions_as_near_the_earlier_is_taken() -> None:
     times = np.array([0.0, 5.0, 10.0])
-    rows = sample_bags_batch(times, times, np.ones(3), [0, 3], [11], 3000, np.random.default_rng(0), bag_captions=2)
+    table = CaptionTable.of(times, times, np.ones(3), 11)
+    rows = sample_bags_batch(table, 3000, np.random.default_rng(0), bag_captions=2)
     assert stats.binomtest(int((rows[:, 2] == 0).sum()), 3000, 2 / 3).pvalue > SMALLEST_P  # of captions 0 and 1
 
 
@@ -261,13 +254,14 @@ def test_invariants_of_bags(data: st.DataObject, size: int, n: int, seed: int) -
         ),
         ({"bag_captions": 0}, "bag_captions must be 1 or more, got 0"),
         ({"clip_seconds": (4, 3)}, r"clip_seconds .* got \(4, 3\)"),
-        ({"video_seconds": [0]}, "1 of 1 videos have no seconds"),
+        ({"video_seconds": 0}, "1 of 1 videos have no seconds"),
     ],
 )
 def test_bad_arguments_of_bags(change: dict, message: str) -> None:
-    good = GOOD | {"video_seconds": [9], "caption_offsets": [0, 2], "bag_captions": 2}
+    given = GOOD | {"bag_captions": 2} | change
+    table = CaptionTable.of(*(given.pop(name) for name in ("starts", "ends", "token_counts", "video_seconds")))
     with pytest.raises(ValueError, match=message):
-        sample_bags_batch(**(good | change), rng=np.random.default_rng(0))
+        sample_bags_batch(table, **given, rng=np.random.default_rng(0))
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(0, 20), st.integers(0, 20))
@@ -320,14 +314,14 @@ def test_invariants(group: list, n: int, seed: int) -> None:
 def test_one_video_is_the_smallest_group() -> None:
     video = TRICKY[1]
     arguments = [np.float32(video["start"]), np.float32(video["end"]), np.int32(video["ntok"])]
-    offsets, seconds = [0, 4], [video["T"]]
     for one, many in [
         (sample_overlapped_clips, sample_overlapped_clips_batch),
         (sample_aligned_clips, sample_aligned_clips_batch),
     ]:
         rows = one(*arguments, video["T"], 50, np.random.default_rng(1))
         assert rows.shape == (50, 4) and rows.dtype == np.int64
-        np.testing.assert_array_equal(rows, many(*arguments, offsets, seconds, 50, np.random.default_rng(1)))
+        table = CaptionTable.of(*arguments, [video["T"]], [0, 4])
+        np.testing.assert_array_equal(rows, many(table, 50, np.random.default_rng(1)))
 
 
 def test_draws_depend_on_the_generator_alone() -> None:
@@ -426,4 +420,4 @@ def test_overlapped_clips_need_seconds() -> None:
 )
 def test_bad_offsets(offsets: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        sample_aligned_clips_batch([0, 1], [1, 2], [3, 3], offsets, [5, 5, 5], 2, np.random.default_rng(0))
+        CaptionTable.of([0, 1], [1, 2], [3, 3], [5, 5, 5], offsets)

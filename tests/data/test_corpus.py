@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mmpt_plugin.data import corpus as corpus_module
 from mmpt_plugin.data import ragged_arrays
+from mmpt_plugin.data.captions import vocabulary_sha256
 from mmpt_plugin.data.corpus import VideoTextCorpus, open_shards, read_video_list
 from mmpt_plugin.data.ragged_arrays import MappedArray
 from mmpt_plugin.data.shard_writer import ShardWriter
@@ -100,11 +101,13 @@ def test_captions_of_a_group(stored):
     folder, videos = stored
     corpus = open_corpus(folder, LIST)
     group = np.array([2, 0, 2, 1])
-    offsets, starts, ends, token_counts = corpus.group_captions(group)
+    table = corpus.group_captions(group)
     picked = [videos[LIST[i]] for i in group]
-    assert offsets.tolist() == np.cumsum([0, *(len(times) for _, times, _ in picked)]).tolist()
-    np.testing.assert_array_equal(np.stack([starts, ends], axis=1), np.concatenate([times for _, times, _ in picked]))
-    assert token_counts.tolist() == [len(caption) for _, _, tokens in picked for caption in tokens]
+    assert table.offsets.tolist() == np.cumsum([0, *(len(times) for _, times, _ in picked)]).tolist()
+    times = np.concatenate([times for _, times, _ in picked])
+    np.testing.assert_array_equal(np.stack([table.starts, table.ends], axis=1), times)
+    assert table.video_seconds.tolist() == [len(features) for features, _, _ in picked]
+    assert table.token_counts.tolist() == [len(caption) for _, _, tokens in picked for caption in tokens]
 
 
 def obvious_clip(video, span, max_seconds, max_tokens):
@@ -359,3 +362,27 @@ def test_values_that_are_not_finite(tmp_path, array, what):
     open_corpus(tmp_path, list(videos), verify="size")
     with pytest.raises(ValueError, match="video video77"):
         open_corpus(tmp_path, list(videos)[77:] + list(videos)[:12], verify="size")
+
+
+def test_a_word_piece_outside_of_the_vocabulary_is_named(tmp_path):
+    with ShardWriter(
+        tmp_path, "a", feature_size=WIDTH, source={"captions": {"vocabulary_sha256": sha256_of(9)}}
+    ) as writer:
+        writer.add("v", np.ones((3, WIDTH)), [[0, 1], [1, 2]], [[8], [9]])
+    corpus = VideoTextCorpus.open(tmp_path, ["v"], feature_size=WIDTH)
+    corpus.check_vocabulary({str(i): i for i in range(9)})
+    assert corpus.text(0, 0, 1).tolist() == [8]
+    with pytest.raises(ValueError, match="video v: word piece 9 is none of the vocabulary's 9"):
+        corpus.text(0, 0, 2)
+
+
+def sha256_of(size):
+    return vocabulary_sha256({str(i): i for i in range(size)})
+
+
+def test_a_list_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n\r\n")
+    assert read_video_list(tmp_path / "train.txt") == ["a", "b"]
+    (tmp_path / "train.txt").write_bytes("caf\u00e9".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"train\.txt: not UTF-8"):
+        read_video_list(tmp_path / "train.txt")

@@ -77,20 +77,11 @@ def test_pairs_are_the_sampled_spans(
 ) -> None:
     clips = ClipSettings(rule, per_video, (2, 20), (3, 10), max_seconds, max_pieces)
     batch = draw_pairs(corpus, np.array(videos), clips, SPECIAL, np.random.default_rng(seed), index=9)
-    offsets, starts, ends, counts = corpus.group_captions(np.array(videos))
-    arguments = (
-        starts,
-        ends,
-        counts,
-        offsets,
-        corpus.video_seconds[videos],
-        per_video,
-        np.random.default_rng(seed),
-    )
+    table, rng = corpus.group_captions(np.array(videos)), np.random.default_rng(seed)
     if rule == "overlapped":
-        spans = sample_overlapped_clips_batch(*arguments, text_tokens=(2, 20), clip_seconds=(3, 10))
+        spans = sample_overlapped_clips_batch(table, per_video, rng, text_tokens=(2, 20), clip_seconds=(3, 10))
     else:
-        spans = sample_aligned_clips_batch(*arguments, text_tokens=(2, 20))
+        spans = sample_aligned_clips_batch(table, per_video, rng, text_tokens=(2, 20))
     inputs = batch["net_input"]
     assert batch["id"].tolist() == [9] * len(spans)
     features = inputs["video_features"].split(inputs["video_lengths"].tolist())

@@ -16,6 +16,8 @@ from mmpt_plugin.data import ragged_arrays
 from mmpt_plugin.data.ragged_arrays import MappedArray, RaggedArray, read_ahead, union_of_ranges
 from mmpt_plugin.data.shard_writer import ShardWriter
 from mmpt_plugin.data.shards import read_shard
+from mmpt_plugin.data.video_ids import id_problem
+from mmpt_plugin.files import UnusableFile
 
 WIDTH = 3
 
@@ -42,8 +44,11 @@ def write_one_shard(folder: Path, name: str = "train_0", videos=None, **settings
     return folder / name
 
 
+ids = st.text(min_size=1, max_size=11).filter(lambda video_id: id_problem(video_id) is None)
+
+
 @settings(max_examples=50, deadline=None)
-@given(videos=st.dictionaries(st.text(min_size=1, max_size=11), one_video(), min_size=1, max_size=5))
+@given(videos=st.dictionaries(ids, one_video(), min_size=1, max_size=5))
 def test_round_trip(videos, tmp_path_factory):
     source = {"fps": 30, "tokenizer": "tiny"}
     shard = read_shard(write_one_shard(tmp_path_factory.mktemp("shards"), videos=videos, source=source))
@@ -97,6 +102,41 @@ def test_a_file_written_anew_is_mapped_anew(tmp_path):
     assert MappedArray.open(path, ["float64"], 1).array.sum() == 4
 
 
+@pytest.mark.parametrize("mapped_before", [True, False])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: os.truncate(path, 130), "was altered or replaced"),
+        (lambda path: os.utime(path, ns=(1, 1)), "was altered or replaced"),  # another file of the same size
+        (lambda path: path.unlink(), "was removed"),
+    ],
+)
+def test_a_shard_that_changes_under_a_run_is_named(tmp_path, mapped_before, change, message):
+    shard = read_shard(write_one_shard(tmp_path))
+    if mapped_before:
+        shard.features[0].sum()
+    path = Path(shard.features.data.path)
+    change(path)
+    with pytest.raises(UnusableFile, match=rf"features\.npy: {message} since this run opened it"):
+        shard.features[0].sum()
+    with pytest.raises(UnusableFile, match=message):
+        shard.features.data.read_ahead(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"),
+    [([0, 2, 3, 5], "must rise from 0 to 4"), ([1, 2, 3, 4], "must rise"), ([0, 3, 2, 4], "must rise")],
+)
+def test_damaged_token_starts_are_named(tmp_path, starts, message):
+    folder = write_one_shard(tmp_path)
+    np.save(folder / "token_starts.npy", np.array(starts))
+    with pytest.raises(UnusableFile, match=rf"token_starts\.npy: .*{message}"):
+        read_shard(folder).token_counts(0)
+    if starts[0] == 0 and starts[-1] == 4:
+        with pytest.raises(UnusableFile, match=message):
+            read_shard(folder).tokens(0, 1, 2)
+
+
 # --- the writer ---
 
 
@@ -127,7 +167,10 @@ def test_a_bad_video_is_refused_and_leaves_the_shard_as_it_was(tmp_path, video, 
     assert shard.tokens(1, 0, 1).tolist() == [6, 7]
 
 
-@pytest.mark.parametrize(("video_id", "message"), [("a", "'a' is a duplicate"), ("", "is empty")])
+@pytest.mark.parametrize(
+    ("video_id", "message"),
+    [("a", "'a' is a duplicate"), ("", "is empty"), ("b ", "blanks"), ("a\nb", "line break"), ("\ud800", "surrogate")],
+)
 def test_ids_are_unique_and_not_empty(tmp_path, video_id, message):
     with ShardWriter(tmp_path, "train_0", feature_size=WIDTH) as writer:
         writer.add("a", np.ones((1, 3)), [], [])
@@ -140,6 +183,20 @@ def test_nothing_looks_whole_before_it_is(tmp_path):
         writer.add("v", np.ones((1, 3)), [], [])
         assert not (tmp_path / "a").exists()
         raise RuntimeError("interrupted")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_where_closing_fails(tmp_path, monkeypatch):
+    """As on a full disk: closing writes what is left, and fails."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"), ShardWriter(tmp_path, "a", feature_size=WIDTH) as writer:
+        for file in writer._files.values():
+            monkeypatch.setattr(file, "close", full)
+        writer.add("v", np.ones((1, 3)), [], [])
+        full()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -183,14 +240,14 @@ def test_a_truncated_file_is_always_noticed(tmp_path, name, bytes_left):
     folder = write_one_shard(tmp_path)
     path = folder / f"{name}.npy"
     path.write_bytes(path.read_bytes()[:bytes_left])
-    with pytest.raises(ValueError, match=rf"{name}\.npy: (truncated or altered|not a whole \.npy file)"):
+    with pytest.raises(ValueError, match=rf"{name}\.npy: (truncated or altered|not a whole \.npy array)"):
         read_shard(folder)
 
 
 def test_a_missing_file_is_named(tmp_path):
     folder = write_one_shard(tmp_path)
     (folder / "tokens.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"tokens\.npy: missing"):
+    with pytest.raises(FileNotFoundError, match=r"tokens\.npy: no such file"):
         read_shard(folder)
 
 
@@ -202,7 +259,7 @@ def test_a_missing_file_is_named(tmp_path):
         ("features", np.zeros((3, 3), ">f2"), r"features\.npy: holds >f2"),
         ("features", np.asfortranarray(np.zeros((3, 3), np.float16)), r"features\.npy: .* in Fortran order"),
         ("features", np.zeros((3, 4), np.float16), r"features\.npy: shape \(3, 4\), but .*index\.json says \(3, 3\)"),
-        ("features", np.array([[None]]), r"features\.npy: holds object"),
+        ("features", np.array([[None]]), r"features\.npy: holds Python objects"),
         ("tokens", np.zeros(5, np.int32), r"tokens\.npy: shape \(5,\), but .*index\.json says \(4,\)"),
         (
             "feature_starts",
@@ -243,6 +300,12 @@ def change_index(folder: Path, change) -> None:
         (lambda index: index.update(format="other"), "format and version are"),
         (lambda index: index.pop("video_ids"), r"not the index of a shard .*video_ids"),
         (lambda index: index["arrays"].pop("tokens"), "not the index of a shard .*tokens"),
+        (lambda index: index["arrays"]["tokens"].update(file="../tokens.npy"), "lies elsewhere"),
+        (lambda index: index["arrays"]["tokens"].update(file="/etc/passwd"), "lies elsewhere"),
+        (lambda index: index.update(source=[]), "source is no object"),
+        (lambda index: index.update(video_ids=["a", "a"]), "twice"),
+        (lambda index: index.update(video_ids=["a", "b\n"]), "blanks around it"),
+        (lambda index: index.update(video_ids="ab"), "no list"),
         (
             lambda index: index["video_ids"].append("c"),
             r"feature_starts\.npy counts 2 items, but .*index\.json counts 3",
@@ -308,7 +371,7 @@ def test_whole_pages_are_asked_for(tmp_path, monkeypatch, rows):
             calls.append((option, start, length))
 
     whole = array.array  # mapped for real, once
-    monkeypatch.setattr(ragged_arrays, "_map", lambda path, modified: Recording())
+    monkeypatch.setattr(ragged_arrays, "_map", lambda path, version: Recording())
     array.read_ahead(*rows)
     ((option, start, length),) = calls
     assert option == mmap.MADV_WILLNEED and start % mmap.PAGESIZE == 0

@@ -1,6 +1,8 @@
 """mmpt_plugin/preparation/make_shards.py: features and captions in, what pre-training reads out."""
 
 import json
+import os
+import subprocess
 from itertools import chain
 
 import numpy as np
@@ -14,6 +16,7 @@ from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
 from mmpt_plugin.data.mmpt_shards import read_mmpt_shards
 from mmpt_plugin.data.shards import read_shard
 from mmpt_plugin.features.manifest import FeatureSettings, write_settings
+from mmpt_plugin.files.writing import aside_path
 from mmpt_plugin.preparation import make_shards, shard_plan, shard_run
 
 WIDTH = 8
@@ -286,3 +289,45 @@ def test_from_mmpt(golden, tmp_path, workers):
             expected = captions[video_id]["cap"]
             assert converted.token_counts(position).tolist() == [len(caption) for caption in expected]
             assert converted.tokens(position, 0, len(expected)).tolist() == list(chain(*expected))
+
+
+def test_captions_in_milliseconds_are_refused(command, parts, tmp_path, capsys):
+    captions = [(f"v{n:02}", [Caption(2000.0 * i, 2000.0 * i + 1500, [7]) for i in range(3)]) for n in range(3, 12)]
+    write_captions(parts[1], captions, settings={}, counts={})
+    message = fails(capsys, command)
+    assert "of 9 captions start after their video's features end: are times in seconds?" in message
+    assert not list((tmp_path / "howto100m" / "shards").iterdir())
+
+
+def test_captions_beyond_the_video_are_counted(command, parts, tmp_path, caplog):
+    captions = [(f"v{n:02}", [Caption(0.0, 1.0, [7]), Caption(50.0 * (n == 5), 60.0, [7])]) for n in range(3, 12)]
+    write_captions(parts[1], captions, settings={}, counts={})
+    make_shards.main(command)
+    statistics = json.loads((tmp_path / "howto100m" / "statistics.json").read_text())
+    assert statistics["train"]["captions beyond"] + statistics["val"]["captions beyond"] == 1
+    assert "1 of" in caplog.text and "start after their video's features end" in caplog.text
+
+
+def test_features_named_as_videos_meet_their_ids_on_demand(command, parts, tmp_path, capsys):
+    for path in list(parts[0].glob("*.npy")):
+        path.rename(path.with_name(f"{path.stem}.mp4.npy"))
+    assert "set --drop-suffix" in fails(capsys, command)
+    make_shards.main([*command, "--drop-suffix"])
+    assert len(read_video_list(tmp_path / "howto100m" / "train.txt")) == 7
+    for name in ("v04.webm", "v05.avi"):
+        np.save(parts[0] / f"{name}.npy", video(4)[0])
+    message = fails(capsys, [*command, "--drop-suffix"])
+    assert "2 video ids have several feature files: v04.mp4, v04.webm; v05.avi, v05.mp4" in message
+
+
+def test_left_overs_of_dead_runs_are_cleared(command, tmp_path, caplog):
+    """The folder of a process that has ended goes; that of a living one, this, stays."""
+    shards = tmp_path / "howto100m" / "shards"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    mine = aside_path(shards / "a")
+    left = mine.with_name(mine.name.replace(str(os.getpid()), str(dead.pid)))
+    for folder in (mine, left):
+        folder.mkdir(parents=True)
+    make_shards.main(command)
+    assert mine.exists() and not left.exists() and "removed 1 unfinished" in caplog.text
