@@ -24,6 +24,7 @@ class ArrayHeader:
     shape: tuple[int, ...]
     dtype: np.dtype
     offset: int
+    fortran_order: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -48,6 +49,8 @@ def read_array_header(
     path = require_file(path)
     with path.open("rb") as file:
         header = _parse_header(file, str(path), path.stat().st_size)
+    if header.fortran_order:
+        raise UnusableFile(f"{path}: the array is in Fortran order; save it again after np.ascontiguousarray")
     allowed = [np.dtype(name) for name in dtypes] if dtypes else [header.dtype]
     if header.dtype not in allowed or dimensions not in (None, len(header.shape)):
         wanted = " or ".join(dtypes or ["any dtype"]) + (f" with {dimensions} dimensions" if dimensions else "")
@@ -85,7 +88,10 @@ def read_arrays(path: str | Path, *, limit: int = 2**34) -> dict[str, np.ndarray
                 with archive.open(member) as file:
                     header = _parse_header(file, f"{path} ({member.filename})", member.file_size)
                     data = file.read()
-                arrays[member.filename.removesuffix(".npy")] = np.frombuffer(data, header.dtype).reshape(header.shape)
+                array = np.frombuffer(data, header.dtype).reshape(
+                    header.shape, order="F" if header.fortran_order else "C"
+                )
+                arrays[member.filename.removesuffix(".npy")] = array
             return arrays
     except UnusableFile:
         raise
@@ -103,9 +109,7 @@ def _parse_header(file: IO[bytes], name: str, size: int) -> ArrayHeader:
         raise UnusableFile(f"{name}: not a whole .npy array ({type(error).__name__}: {error})") from error
     if dtype.hasobject:
         raise UnusableFile(f"{name}: holds Python objects, which are not read, as reading them could run code")
-    if fortran_order and len(shape) > 1:
-        raise UnusableFile(f"{name}: the array is in Fortran order; save it again after np.ascontiguousarray")
-    header = ArrayHeader(shape, dtype, offset)
+    header = ArrayHeader(shape, dtype, offset, fortran_order and len(shape) > 1)
     if any(isinstance(length, bool) or length < 0 for length in shape) or size != offset + header.nbytes:
         raise UnusableFile(
             f"{name}: truncated or altered: {size:,} bytes, but its header (shape {shape}, {dtype}) asks for "

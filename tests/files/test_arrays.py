@@ -94,3 +94,12 @@ def test_an_archive_that_claims_too_much(tmp_path: Path):
     np.savez_compressed(tmp_path / "b.npz", a=np.zeros(10_000))
     with pytest.raises(UnusableFile, match="unpacks to 80,128 bytes"):
         read_arrays(tmp_path / "b.npz", limit=80_000)
+
+
+def test_archives_may_hold_arrays_in_fortran_order(tmp_path: Path):
+    """numpy writes what `scores[texts][:, videos]` gives in that order."""
+    array = np.arange(12.0).reshape(3, 4).T
+    np.savez(tmp_path / "a.npz", scores=array, plain=array.copy("C"))
+    arrays = read_arrays(tmp_path / "a.npz")
+    np.testing.assert_array_equal(arrays["scores"], array)
+    np.testing.assert_array_equal(arrays["plain"], array)
