@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,9 +15,13 @@ from transformers import PreTrainedTokenizerBase
 from mmpt_plugin.data.inputs import batches_by_length, join_texts, tokenize
 from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.data.windows import sliding_windows
+from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.loading import load_videoclip
 from mmpt_plugin.models.text_backbone import load_tokenizer
 from mmpt_plugin.models.videoclip import VideoClipModel
+
+if TYPE_CHECKING:
+    from mmpt_plugin.features.one_video import FeatureExtractor
 
 
 class VideoClip:
@@ -29,11 +34,19 @@ class VideoClip:
     Attributes:
         model: the `VideoClipModel`, in evaluation mode.
         tokenizer: its tokenizer.
+        feature_settings: how the features were made that the model was trained on; None where its checkpoint does not say.
     """
 
-    def __init__(self, model: VideoClipModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self,
+        model: VideoClipModel,
+        tokenizer: PreTrainedTokenizerBase,
+        feature_settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.feature_settings = feature_settings
+        self._extractors: dict[str | None, FeatureExtractor] = {}
 
     @classmethod
     def from_pretrained(
@@ -51,7 +64,7 @@ class VideoClip:
             FileNotFoundError, ValueError: if the checkpoint is missing, unsafe to load, or does not fit.
         """
         model, cfg = load_videoclip(checkpoint, bert)
-        return cls(model.to(device), load_tokenizer(cfg.bert))
+        return cls(model.to(device), load_tokenizer(cfg.bert), feature_settings(read_checkpoint(Path(checkpoint))))
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], batch_size: int = 128) -> Tensor:
@@ -70,38 +83,86 @@ class VideoClip:
         return embeddings
 
     @torch.no_grad()
-    def encode_video(self, features: Sequence[ArrayLike], batch_size: int = 128) -> Tensor:
-        """Embed videos of any length.
+    def encode_video(
+        self,
+        features: Sequence[ArrayLike] | None = None,
+        batch_size: int = 128,
+        *,
+        videos: str | Path | Sequence[str | Path] | None = None,
+        network: str | None = None,
+    ) -> Tensor:
+        """Embed videos of any length, given as features or as files.
 
         Args:
             features: one array (seconds, feature_size) a video, one row a second. Longer ones than the model takes are
                 covered by windows that overlap by half, whose embeddings are averaged.
             batch_size: windows encoded at once.
+            videos: files, instead of features; see `extract_features`.
+            network: what makes the files' features; see `extract_features`.
 
         Returns:
             (N, D) float32.
 
         Raises:
-            ValueError: for another shape, or values that are not finite.
+            ValueError: for another shape, values that are not finite, or what `extract_features` refuses.
+            FileNotFoundError: if a video or the network's weights are missing.
         """
+        if (features is None) == (videos is None):
+            raise ValueError("encode_video takes features=[...] or videos=[...], one of the two")
+        if features is None:
+            features = self.extract_features(videos or [], network)
         longest = self.model.video_encoder.max_seconds
         size = self.model.video_encoder.feature_projection.input.in_features
-        videos = [self._checked(np.asarray(video), position, size) for position, video in enumerate(features)]
+        arrays = [self._checked(np.asarray(video), position, size) for position, video in enumerate(features)]
         windows = [
             (position, start, end)
-            for position, video in enumerate(videos)
+            for position, video in enumerate(arrays)
             for start, end in sliding_windows(len(video), longest, longest // 2) or [(0, 0)]
         ]
         lengths = np.array([end - start for _, start, end in windows], np.int64)
-        embeddings, count = self._empty(len(videos)), torch.zeros(len(videos), 1, device=self._device)
+        embeddings, count = self._empty(len(arrays)), torch.zeros(len(arrays), 1, device=self._device)
         for batch in batches_by_length(lengths, batch_size):
-            rows = [videos[position][start:end] for position, start, end in (windows[index] for index in batch)]
+            rows = [arrays[position][start:end] for position, start, end in (windows[index] for index in batch)]
             seconds = torch.from_numpy(np.concatenate(rows).astype(np.float32)).to(self._device)
             encoded = self.model.embed_videos(seconds, lengths[batch]).float()
             owner = torch.tensor([windows[index][0] for index in batch], device=self._device)
             embeddings.index_add_(0, owner, encoded)
             count.index_add_(0, owner, torch.ones(len(batch), 1, device=self._device))
         return embeddings / count
+
+    def extract_features(
+        self, videos: str | Path | Sequence[str | Path], network: str | None = None
+    ) -> list[np.ndarray]:
+        """The features of video files, made as those were that the model was trained on.
+
+        Args:
+            videos: files of any format that extraction reads; one path counts as a list of one.
+            network: the feature network with its files: "s3d:FILE" or "hf:FOLDER". By default what the checkpoint's
+                settings name, which suffices where that names its files too (hub names, networks registered by oneself,
+                s3d's public file in torch's folder of downloads).
+
+        Returns:
+            One array (seconds, feature_size) float16 a video.
+
+        Raises:
+            ValueError: if a file is no video, or the network is unknown or another than the model was trained with.
+            FileNotFoundError: if a video or the network's weights are missing.
+            ImportError: without PyAV.
+        """
+        try:
+            from mmpt_plugin.features.one_video import open_extractor
+        except ModuleNotFoundError as error:
+            raise ImportError(f"videos need {error.name}: pip install 'mmpt_plugin[prepare]'") from error
+        if network not in self._extractors:
+            extractor = open_extractor(self.feature_settings, network, str(self._device))
+            size, wanted = extractor.network.feature_size, self.model.video_encoder.feature_projection.input.in_features
+            if size != wanted:
+                raise ValueError(
+                    f"the network {extractor.network.name} makes features of size {size}, and the model takes {wanted}"
+                )
+            self._extractors[network] = extractor
+        paths = [videos] if isinstance(videos, str | Path) else videos
+        return [self._extractors[network].extract(path).features for path in paths]
 
     @staticmethod
     def _checked(video: np.ndarray, position: int, size: int) -> np.ndarray:

@@ -1,10 +1,15 @@
 """VideoClip in a few lines, against the original's embeddings and against itself."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from mmpt_plugin import VideoClip
+
+from .features.video_files import moving_square, write_video
 
 
 @pytest.fixture
@@ -61,6 +66,69 @@ def test_nothing_gives_nothing(clip):
 def test_wrong_features(clip, features, message):
     with pytest.raises(ValueError, match=message):
         clip.encode_video([features])
+
+
+@pytest.fixture
+def colours(monkeypatch) -> dict:
+    """Registers the feature network `colours`, (B, 512), and gives the settings of its features."""
+    from mmpt_plugin.features import networks
+    from mmpt_plugin.features.manifest import FeatureSettings
+
+    def embed(frames: torch.Tensor) -> torch.Tensor:
+        return frames.float().mean(dim=(1, 2, 3)).repeat(1, 171)[:, :512] + 1
+
+    network = networks.FeatureNetwork("colours", "00", 512, embed)
+    monkeypatch.setitem(networks.NETWORKS, "colours", lambda argument, config: network)
+    return dataclasses.asdict(FeatureSettings("colours", "00", 512, fps=4, frame_size=32))
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("films")
+    return [write_video(folder / f"{seconds}.mp4", moving_square(8 * seconds, 64, 48), fps=8) for seconds in (2, 40)]
+
+
+def test_video_files(tiny_checkpoint, tmp_path, colours, films):
+    content = torch.load(tiny_checkpoint, weights_only=False)
+    content["task_state"]["features"] = colours
+    torch.save(content, tmp_path / "checkpoint.pt")
+    clip = VideoClip.from_pretrained(tmp_path / "checkpoint.pt", bert=str(tiny_checkpoint.parent / "bert"))
+    features = clip.extract_features(films)
+    assert [rows.shape for rows in features] == [(2, 512), (40, 512)]
+    embeddings = clip.encode_video(videos=films)
+    torch.testing.assert_close(embeddings, clip.encode_video(features))
+    torch.testing.assert_close(clip.encode_video(videos=str(films[1])), embeddings[1:], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(clip.encode_video(videos=films, network="colours"), embeddings)
+
+
+def test_video_files_need_a_network_that_fits(clip, colours, films, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(ValueError, match="network='s3d:FILE'"):
+        clip.encode_video(videos=films)
+    with pytest.raises(ValueError, match="unknown"):
+        clip.encode_video(videos=films, network="resnet")
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
+        clip.encode_video(videos=films, network="s3d:none.pth")
+    clip.feature_settings = {**colours, "network": "s3d"}
+    with pytest.raises(ValueError, match="s3d needs its weights"):
+        clip.encode_video(videos=films)
+    with pytest.raises(ValueError, match=r"network: 'colours' here, 's3d' expected"):
+        clip.encode_video(videos=films, network="colours")
+    with pytest.raises(ValueError, match="one of the two"):
+        clip.encode_video()
+    clip.feature_settings = colours
+    with pytest.raises(FileNotFoundError, match=r"none\.mp4"):
+        clip.encode_video(videos=["none.mp4"])
+    assert clip.encode_video(videos=[]).shape == (0, 32)
+
+
+def test_video_files_need_features_of_the_models_size(clip, films, monkeypatch):
+    from mmpt_plugin.features import networks
+
+    network = networks.FeatureNetwork("small", "00", 3, lambda frames: frames.float().mean(dim=(1, 2, 3)))
+    monkeypatch.setitem(networks.NETWORKS, "small", lambda argument, config: network)
+    with pytest.raises(ValueError, match="small makes features of size 3, and the model takes 512"):
+        clip.encode_video(videos=films, network="small")
 
 
 def test_no_checkpoint(tmp_path):
