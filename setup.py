@@ -42,6 +42,7 @@ setup(
         "mmpt_plugin": ["py.typed"],
         "mmpt_plugin.report": ["templates/*"],
     },
+    exclude_package_data={"mmpt_plugin.configs": ["demo.yaml"]},  # its world, demo/, is in the checkout alone
     entry_points={
         "console_scripts": [
             "mmpt-check=mmpt_plugin.preparation.check_data:main",

@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from mmpt_plugin.demo.test_sets import unseen_videos
-from mmpt_plugin.demo.world import DemoWorld, Stream, World
 from mmpt_plugin.inference import VideoClip
 from mmpt_plugin.search.library import VideoLibrary
 from mmpt_plugin.search.moments import Span, overlap
 from mmpt_plugin.search.store import Store, Video
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # demo/ is not part of the installed package
+from demo.test_sets import unseen_videos
+from demo.world import DemoWorld, Stream, World
 
 WINDOWS = ((8, 4), (16, 8), (32, 16))
 

@@ -13,9 +13,9 @@ from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
 from omegaconf import MISSING, OmegaConf
 
+from demo.tasks.demo import VideoClipDemoConfig
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipConfig
-from mmpt_plugin.tasks.demo import VideoClipDemoConfig
 from mmpt_plugin.tasks.finetuning import VideoClipFinetuningConfig
 from mmpt_plugin.tasks.pretraining import VideoClipPretrainingConfig
 from mmpt_plugin.tasks.zeroshot import VideoClipZeroShotConfig
@@ -133,7 +133,8 @@ def test_every_run_stays_where_the_user_is_and_keeps_its_last_items(name, compos
     cfg = OmegaConf.to_container(compose_run(name, return_hydra_config=True))
     assert cfg["hydra"]["run"]["dir"] == "${checkpoint.save_dir}" and cfg["hydra"]["job"]["chdir"] is False
     user_dirs = [leaves(tree).get("common.user_dir", "") for _, tree in parts_of(name)]
-    assert any(path.endswith("config_sources.2.path}/../../mmpt_plugin") for path in user_dirs)
+    folder = "demo" if name == "demo" else "mmpt_plugin"
+    assert any(path.endswith(f"config_sources.2.path}}/../../{folder}") for path in user_dirs)
     assert cfg["checkpoint"]["load_checkpoint_on_all_dp_ranks"] is True
     assert cfg["dataset"]["required_batch_size_multiple"] == 1
 

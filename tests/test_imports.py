@@ -18,8 +18,7 @@ ALLOWED = {  # part -> parts that it may import besides itself and `files`, the 
     "finetuning": {"bounds", "data", "evaluation"},
     "features": {"data"},
     "preparation": {"captions", "data", "models", "evaluation", "features", "finetuning"},
-    "demo": {"data", "models", "evaluation"},
-    "search": {"captions", "data", "models", "evaluation", "features", "inference", "demo"},
+    "search": {"captions", "data", "models", "evaluation", "features", "inference"},
     "report": {"data", "features", "evaluation"},
     "inference": {"data", "models", "features"},
     "tasks": {
@@ -33,7 +32,6 @@ ALLOWED = {  # part -> parts that it may import besides itself and `files`, the 
         "evaluation",
         "features",
         "finetuning",
-        "demo",
         "report",
     },
 }

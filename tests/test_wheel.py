@@ -55,13 +55,15 @@ def test_what_the_distributions_hold(distributions):
     run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, cwd=sdist.parent)
     inside = set(zipfile.ZipFile(wheel).namelist())
     configs = {str(path.relative_to(REPOSITORY / "projects" / "videoclip"))
-               for path in (REPOSITORY / "projects" / "videoclip").rglob("*.yaml")}  # fmt: skip
+               for path in (REPOSITORY / "projects" / "videoclip").rglob("*.yaml") if path.stem != "demo"}  # fmt: skip
     assert {f"mmpt_plugin/configs/{name}" for name in configs} <= inside
     package = REPOSITORY / "mmpt_plugin"
     data = [path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     assert package / "py.typed" in data
     assert {str(path.relative_to(REPOSITORY)) for path in data} <= inside
-    assert not [name for name in inside if name.startswith(("tests/", "scripts/"))]
+    assert not [
+        name for name in inside if name.startswith(("tests/", "scripts/", "demo/")) or name.endswith("/demo.yaml")
+    ]
     assert any(name.endswith("licenses/LICENSE") for name in inside)
     with tarfile.open(sdist) as archive:
         assert any(name.endswith("projects/videoclip/pretrain.yaml") for name in archive.getnames())

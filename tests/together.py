@@ -110,7 +110,7 @@ def schema_of(config_name: str) -> Iterator[None]:
 
 def composed(config_name: str, *overrides: object, return_hydra_config: bool = False) -> DictConfig:
     """What `fairseq-hydra-train` makes of a configuration's name and overrides."""
-    local = f"common.user_dir={REPOSITORY / 'mmpt_plugin'}"
+    local = f"common.user_dir={REPOSITORY / ('demo' if config_name == 'demo' else 'mmpt_plugin')}"
     folder = str(REPOSITORY / "projects" / "videoclip")
     with schema_of(config_name), initialize_config_dir(folder, version_base="1.1"):
         return compose(config_name, [local, *map(str, overrides)], return_hydra_config)

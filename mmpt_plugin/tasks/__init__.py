@@ -2,6 +2,6 @@
 
 from mmpt_plugin import optimizers
 from mmpt_plugin.models import fairseq_model
-from mmpt_plugin.tasks import demo, finetuning, pretraining, zeroshot
+from mmpt_plugin.tasks import finetuning, pretraining, zeroshot
 
-__all__ = ["demo", "fairseq_model", "finetuning", "optimizers", "pretraining", "zeroshot"]
+__all__ = ["fairseq_model", "finetuning", "optimizers", "pretraining", "zeroshot"]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mmpt_plugin.demo.corpus import write_demo_corpus
-from mmpt_plugin.demo.world import DemoWorld
+from demo.corpus import write_demo_corpus
+from demo.world import DemoWorld
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from mmpt_plugin.demo import words
-from mmpt_plugin.demo.bert import write_bert
-from mmpt_plugin.demo.world import DemoWorld, Stream, World
+from demo import words
+from demo.bert import write_bert
+from demo.world import DemoWorld, Stream, World
 
 
 def test_the_tokenizer_gives_each_word_its_place_in_the_vocabulary(tiny_corpus: Path) -> None:

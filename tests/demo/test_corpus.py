@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from demo import corpus as corpus_module
+from demo import words
+from demo.corpus import write_demo_corpus
+from demo.world import DemoWorld
 from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
-from mmpt_plugin.demo import corpus as corpus_module
-from mmpt_plugin.demo import words
-from mmpt_plugin.demo.corpus import write_demo_corpus
-from mmpt_plugin.demo.world import DemoWorld
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpt_plugin.demo.corpus import write_demo_corpus
-from mmpt_plugin.demo.world import DemoWorld, World
+from demo.corpus import write_demo_corpus
+from demo.world import DemoWorld, World
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.benchmarks.youcook2 import YouCook2
 

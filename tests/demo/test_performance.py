@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mmpt_plugin.demo import words
-from mmpt_plugin.demo.performance import StepSpan, Timeline, film, lay_out, narrate
-from mmpt_plugin.demo.world import DemoWorld, Stream, World, normalise
+from demo import words
+from demo.performance import StepSpan, Timeline, film, lay_out, narrate
+from demo.world import DemoWorld, Stream, World, normalise
 
 CONFIG = DemoWorld()
 

@@ -1,4 +1,4 @@
-"""scripts/make_demo_corpus.py: every number of the world is an option."""
+"""python -m demo.make_corpus: every number of the world is an option."""
 
 import runpy
 import sys
@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from mmpt_plugin.demo import corpus
-from mmpt_plugin.demo.world import DemoWorld
-
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_demo_corpus.py"
+from demo import corpus
+from demo.world import DemoWorld
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Path, DemoWorld, bool]:
@@ -21,8 +19,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Path, DemoWor
         asked.append((folder, world, overwrite))
 
     monkeypatch.setattr(corpus, "write_demo_corpus", record)
-    monkeypatch.setattr(sys, "argv", ["make_demo_corpus.py", *arguments])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["make_corpus", *arguments])
+    runpy.run_module("demo.make_corpus", run_name="__main__")
     (one,) = asked
     return one
 

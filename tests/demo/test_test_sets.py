@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpt_plugin.demo import words
-from mmpt_plugin.demo.test_sets import unseen_videos
-from mmpt_plugin.demo.world import DemoWorld, Step, Stream, World
+from demo import words
+from demo.test_sets import unseen_videos
+from demo.world import DemoWorld, Step, Stream, World
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.benchmarks.coin import read_coin
 from mmpt_plugin.evaluation.benchmarks.crosstask import read_step_intervals, read_tasks, read_videos

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpt_plugin.demo import words
-from mmpt_plugin.demo.corpus import TEST_SETS
-from mmpt_plugin.demo.world import DemoWorld, World
+from demo import words
+from demo.corpus import TEST_SETS
+from demo.world import DemoWorld, World
 from mmpt_plugin.evaluation.benchmarks.coin import label_texts, read_coin
 from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mmpt_plugin.demo import words
-from mmpt_plugin.demo.world import DemoWorld, Step, Stream, World
+from demo import words
+from demo.world import DemoWorld, Step, Stream, World
 
 
 @pytest.mark.parametrize("seed", range(3))

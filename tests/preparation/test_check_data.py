@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from demo.corpus import write_demo_corpus
+from demo.world import DemoWorld
 from mmpt_plugin.data.caption_files import write_captions
 from mmpt_plugin.data.captions import Caption
 from mmpt_plugin.data.shard_writer import ShardWriter
-from mmpt_plugin.demo.corpus import write_demo_corpus
-from mmpt_plugin.demo.world import DemoWorld
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.features.manifest import Failures, FeatureSettings, write_settings
 from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt_plugin.demo import words
+from demo import words
 from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.videoclip import VideoClipModel

@@ -21,12 +21,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from demo import test_sets, training_splits, words
+from demo.ideal import write_best_possible
+from demo.performance import film, lay_out, narrate
+from demo.world import DemoWorld, Stream, World
 from mmpt_plugin.data.captions import vocabulary_sha256
 from mmpt_plugin.data.shard_writer import ShardWriter
-from mmpt_plugin.demo import test_sets, training_splits, words
-from mmpt_plugin.demo.ideal import write_best_possible
-from mmpt_plugin.demo.performance import film, lay_out, narrate
-from mmpt_plugin.demo.world import DemoWorld, Stream, World
 
 logger = logging.getLogger(__name__)
 
@@ -103,13 +103,13 @@ def _holds(folder: Path, world: DemoWorld, overwrite: bool = False) -> bool:
         differences = ", ".join(f"{name} is {found.get(name)}, not {wanted.get(name)}" for name in names)
         raise ValueError(
             f"{folder} holds another demo world than asked for: {differences}. Choose another folder, or replace it "
-            f"with scripts/make_demo_corpus.py {folder} --overwrite"
+            f"with `python -m demo.make_corpus {folder} --overwrite`"
         )
     return not names
 
 
 def _write(folder: Path, config: DemoWorld) -> None:
-    from mmpt_plugin.demo.bert import write_bert  # imports torch, which the rest of this package does without
+    from demo.bert import write_bert  # imports torch, which the rest of this package does without
 
     world = World(config)
     write_bert(folder / "bert", config.seed, config.bert_dropout)

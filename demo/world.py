@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from mmpt_plugin.demo import words
+from demo import words
 
 FEATURE_DIM = 512
 

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Fine-tune the checkpoints of a finished demo study on each benchmark: a table beside zero-shot, with paired gains.
 
-    scripts/finetune_study.py OUT STUDY --seeds 1 2 3 4 5       # STUDY: the OUT of scripts/demo_study.py
+    python -m demo.finetune_study OUT STUDY --seeds 1 2 3 4 5       # STUDY: the OUT of demo.study
 
 A seed's world is written anew to OUT, for STUDY may be older than the training splits; test sets follow from the seed. One
 run at a time, one thread. What OUT holds already is not run again.
@@ -15,12 +14,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-from demo_study import fairseq, mean_and_error
 from tabulate import tabulate
 from tqdm import tqdm
 
-from mmpt_plugin.demo.corpus import write_demo_corpus
-from mmpt_plugin.demo.world import DemoWorld
+from demo.corpus import write_demo_corpus
+from demo.study import fairseq, mean_and_error
+from demo.world import DemoWorld
 
 BENCHMARKS = {  # name -> metrics to show, and how the demo differs from the original's recipe
     "youcook2": (("R@1", "R@5", "R@10"), "finetuning_demo"),
@@ -91,7 +90,7 @@ def table(records: dict[str, list[dict]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("study", type=Path, help="the OUT of scripts/demo_study.py, its runs finished")
+    parser.add_argument("study", type=Path, help="the OUT of demo.study, its runs finished")
     parser.add_argument("--arm", default="clusters", help="whose checkpoints to start from")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--family-cue", type=float, default=1.5)

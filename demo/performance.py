@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmpt_plugin.demo import words
-from mmpt_plugin.demo.world import FEATURE_DIM, DemoWorld, Recipe, Step, World, normalise, pick, unit_vectors
+from demo import words
+from demo.world import FEATURE_DIM, DemoWorld, Recipe, Step, World, normalise, pick, unit_vectors
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
-from mmpt_plugin.demo import words
+from demo import words
 
 WEIGHT_STD = 0.05
 POSITION_STD = 0.02

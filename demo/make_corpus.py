@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Write the demo corpus: a generated world of cooking videos, with everything that pre-training and evaluation read.
 
-Takes seconds and about 160 MB. See mmpt_plugin/demo/world.py for what the world is and for every number of it.
+Takes seconds and about 160 MB. See demo/world.py for what the world is and for every number of it.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mmpt_plugin.demo.corpus import write_demo_corpus
-from mmpt_plugin.demo.world import DemoWorld
+from demo.corpus import write_demo_corpus
+from demo.world import DemoWorld
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmpt_plugin.demo.performance import film, lay_out
-from mmpt_plugin.demo.test_sets import annotated_bounds, lay_out_sparsely, save_features, unseen_tasks, write_json
-from mmpt_plugin.demo.world import Stream, World
+from demo.performance import film, lay_out
+from demo.test_sets import annotated_bounds, lay_out_sparsely, save_features, unseen_tasks, write_json
+from demo.world import Stream, World
 
 MSRVTT_CAPTIONS = 20  # a video
 MSRVTT_VIDEOS_PER_TASK = 3

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from mmpt_plugin.demo import words
-from mmpt_plugin.demo.performance import StepSpan, Timeline, film, lay_out
-from mmpt_plugin.demo.world import Recipe, Step, Stream, World
+from demo import words
+from demo.performance import StepSpan, Timeline, film, lay_out
+from demo.world import Recipe, Step, Stream, World
 
 VARIANTS_PER_FAMILY = 200  # to look through for unseen pairs before giving up
 

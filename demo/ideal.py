@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from demo.world import World
 from mmpt_plugin.data.feature_folder import FeatureFolder
-from mmpt_plugin.demo.world import World
 from mmpt_plugin.evaluation.benchmark import Benchmark, Encodings
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 

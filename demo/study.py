@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Compare ways of training in the demo world, over several seeds: a table with means, standard errors and paired gains.
 
-    scripts/demo_study.py OUT --arms clusters random --seeds 1 2 3 4 5
-    scripts/demo_study.py OUT --arms clusters random --seeds 1 2 3 4 5 --family-cue 0.5
+    python -m demo.study OUT --arms clusters random --seeds 1 2 3 4 5
+    python -m demo.study OUT --arms clusters random --seeds 1 2 3 4 5 --family-cue 0.5
 
 A seed is a new world, start and gallery; the arms of a seed share its world. Each run is `fairseq-hydra-train` with one
 thread, then one evaluation a benchmark. What OUT holds already is not run again.
@@ -23,10 +22,10 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from mmpt_plugin.demo.bert import write_random_copy
-from mmpt_plugin.demo.corpus import write_demo_corpus
-from mmpt_plugin.demo.vocabulary import retokenize
-from mmpt_plugin.demo.world import DemoWorld
+from demo.bert import write_random_copy
+from demo.corpus import write_demo_corpus
+from demo.vocabulary import retokenize
+from demo.world import DemoWorld
 
 ROOT = Path(__file__).resolve().parents[1]
 ARMS = {  # name -> what differs from the demo

@@ -6,8 +6,8 @@ from typing import Any
 
 from fairseq.tasks import register_task
 
-from mmpt_plugin.demo.corpus import write_demo_corpus
-from mmpt_plugin.demo.world import DemoWorld
+from demo.corpus import write_demo_corpus
+from demo.world import DemoWorld
 from mmpt_plugin.runs.processes import check_launch, wait_for_all, world
 from mmpt_plugin.tasks.pretraining import VideoClipPretrainingConfig, VideoClipPretrainingTask
 
