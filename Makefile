@@ -47,13 +47,13 @@ bench: setup  ## all benchmarks in little: their ratios, and JSON in runs/bench
 	$(BIN)/python scripts/bench.py runs/bench
 
 docs: setup  ## build the pages of docs/ into site/
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 lint: setup  ## ruff, mypy, and the links between the pages of docs/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mkdocs build --quiet --strict --site-dir $(VENV)/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(VENV)/site
 
 format: setup  ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .

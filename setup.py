@@ -45,10 +45,11 @@ setup(
     exclude_package_data={"mmpt_plugin.configs": ["demo.yaml"]},  # its world, demo/, is in the checkout alone
     entry_points={
         "console_scripts": [
+            "mmpt-captions=mmpt_plugin.preparation.prepare_captions:main",
             "mmpt-check=mmpt_plugin.preparation.check_data:main",
             "mmpt-configs=mmpt_plugin.config_folder:main",
             "mmpt-extract=mmpt_plugin.features.command:main",
-            "mmpt-results=mmpt_plugin.evaluation.collect:main",
+            "mmpt-results=mmpt_plugin.report.collect:main",
             "mmpt-search=mmpt_plugin.search.command:main",
             "mmpt-shards=mmpt_plugin.preparation.make_shards:main",
         ]
