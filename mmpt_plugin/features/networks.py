@@ -8,7 +8,7 @@ need no change.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mmpt_plugin.features.s3d import FEATURE_SIZE, WEIGHTS_URL, load_s3d, optimi
 from mmpt_plugin.files import read_json
 
 LARGEST_PICTURE = 4096  #: side, in pixels
+MOST_LAYERS, LARGEST_SIZE = 1000, 10**7  #: of an image model
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -142,11 +143,12 @@ def _load_transformers(folder: str, config: NetworkConfig) -> FeatureNetwork:
     try:
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _refuse_video_model(folder, settings)
+        _check_sizes(settings.to_dict())
         preprocessing = FramePreprocessing.from_folder(folder)
         model, info = AutoModel.from_pretrained(
             folder, config=settings, trust_remote_code=False, output_loading_info=True
         )
-    except UNUSABLE_FOLDER as error:
+    except Exception as error:  # a damaged folder may raise nearly anything
         raise ValueError(f"--network hf:{folder}: {_first_line(error)}") from error
     missing = set(info["missing_keys"])
     if missing and all(name.startswith("pooler.") for name in missing):
@@ -165,7 +167,7 @@ def _load_transformers(folder: str, config: NetworkConfig) -> FeatureNetwork:
     try:
         with torch.no_grad():
             feature_size = embed(blank).shape[1]
-    except UNUSABLE_FOLDER as error:
+    except Exception as error:  # as above
         raise ValueError(
             f"--network hf:{folder}: {type(model).__name__} does not take single pictures of {preprocessing.size} x "
             f"{preprocessing.size} ({_first_line(error)}); an image model is needed"
@@ -174,14 +176,21 @@ def _load_transformers(folder: str, config: NetworkConfig) -> FeatureNetwork:
     return FeatureNetwork(f"hf:{name}", weights_sha256, feature_size, embed, config.device)
 
 
-#: What transformers raises for folders that it cannot use, beside its own OSError.
-UNUSABLE_FOLDER = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
-
-
 def _first_line(error: Exception) -> str:
     """Of an error's message, with its kind where the message alone would say nothing."""
     line = str(error).strip().partition("\n")[0]
     return line if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {line}"
+
+
+def _check_sizes(settings: Mapping[str, Any]) -> None:
+    """Refuses numbers that only damage can have made, before a network of that size is built."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            _check_sizes(value)
+        limit = MOST_LAYERS if "layers" in str(name) or "depth" in str(name) else LARGEST_SIZE
+        for number in value if isinstance(value, list) else [value]:
+            if type(number) is int and number > limit:
+                raise ValueError(f"config.json: {name} is {number}; at most {limit} is taken")
 
 
 def _refuse_video_model(folder: str, settings: Any) -> None:

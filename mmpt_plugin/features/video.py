@@ -114,6 +114,8 @@ class VideoBlocks:
             if stream is None:
                 kinds = ", ".join(sorted({s.type for s in container.streams})) or "none at all"
                 raise VideoError(f"{self.path}: no video stream (its streams: {kinds})")
+            if stream.codec_context is None:
+                raise VideoError(f"{self.path}: ffmpeg has no decoder for its pictures")
             stream.thread_type = "AUTO"
             stream.thread_count = self.threads
             stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
