@@ -9,25 +9,33 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import altair as alt
 
 BLUE, ORANGE, GREEN, RED, GRAY = "#3b82c4", "#e08a1e", "#2a9d5c", "#d1495b", "#8a8f98"
 SERIES = [BLUE, ORANGE, GREEN, RED, "#8e6bbf", "#4fb0ae", "#b5793f", "#c76aa5"]
+WHOLE = ("update", "epoch", "first k")  # quantities without fractions
 Row = Mapping[str, Any]
 
 
 def inline(rows: Sequence[Row]) -> alt.InlineData:
     """Rows with the same keys as data of a chart; a column is numeric if its first known value is a number."""
+    text, numeric = _csv(rows)
+    parse = {column: "number" if is_number else "string" for column, is_number in numeric}
+    return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=parse))
+
+
+def _csv(rows: Sequence[Row]) -> tuple[str, tuple[tuple[str, bool], ...]]:
+    """The rows as CSV; the columns, and whether each is of numbers."""
     columns = list(rows[0]) if rows else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_cell(row[column]) for column in columns] for row in rows)
     known = {column: next((row[column] for row in rows if row[column] is not None), "") for column in columns}
-    parse = {column: "number" if isinstance(value, (int, float)) else "string" for column, value in known.items()}
-    return alt.InlineData(values=text.getvalue(), format=alt.CsvDataFormat(type="csv", parse=parse))
+    return text.getvalue(), tuple((column, isinstance(value, (int, float))) for column, value in known.items())
 
 
 def _cell(value: Any) -> Any:
@@ -157,22 +165,45 @@ def curves(
         log_y: logarithmic heights.
         points: mark the places too.
     """
-    style = ".0%" if percent else "~g"
+    data, columns = _csv(rows)
+    names = tuple(dict.fromkeys(row[series] for row in rows)) if series else ()
+    spec = _curve_spec(columns, names, x, y, series, percent, log_x, log_y, points)
+    return spec | {"datasets": dict.fromkeys(spec["datasets"], data)}
+
+
+@cache
+def _curve_spec(
+    columns: tuple[tuple[str, bool], ...],
+    names: tuple[str, ...],
+    x: str,
+    y: str,
+    series: str | None,
+    percent: bool,
+    log_x: bool,
+    log_y: bool,
+    points: bool,
+) -> dict[str, Any]:
+    """A chart of `curves` without its data: a run draws the same charts at each checkpoint, and they take long to make."""
+    rows = [{column: 1.0 if is_number else "" for column, is_number in columns}]
+    y_axis = alt.Axis(format=".0%") if percent else alt.Axis()
     y_scale = alt.Scale(type="log") if log_y else alt.Scale(zero=percent)
     base = alt.Chart(inline(rows)).encode(
-        alt.X(f"{x}:Q", scale=alt.Scale(type="log") if log_x else alt.Scale(zero=False, nice=False)).title(x),
-        tooltip=_tooltips(rows, {y: ".1%" if percent else ".4g", "low": ".1%", "high": ".1%"}),
+        alt.X(
+            f"{x}:Q",
+            axis=alt.Axis(tickMinStep=1 if x in WHOLE else alt.Undefined),
+            scale=alt.Scale(type="log") if log_x else alt.Scale(zero=False, nice=False),
+        ).title(x),
+        tooltip=_tooltips(rows, {y: ".1%" if percent else ".4~g", "low": ".1%", "high": ".1%"}),
     )
-    height = alt.Y(f"{y}:Q", axis=alt.Axis(format=style), scale=y_scale).title(y)
+    height = alt.Y(f"{y}:Q", axis=y_axis, scale=y_scale).title(y)
     line = base.mark_line(color=BLUE, strokeWidth=2, point={"filled": True, "size": 45} if points else False)
     band = base.mark_area(color=BLUE, opacity=0.2)
     hover = base.mark_point(size=120, opacity=0).encode(height)  # a place to point at: lines are thin
     if series:
-        names = list(dict.fromkeys(row[series] for row in rows))
-        color = alt.Color(f"{series}:N", scale=alt.Scale(domain=names, range=SERIES), legend=_legend())
+        color = alt.Color(f"{series}:N", scale=alt.Scale(domain=list(names), range=SERIES), legend=_legend())
         line, band = line.encode(color), band.encode(color)
     layers: list[Any] = [line.encode(height), hover]
-    if rows and "low" in rows[0]:
+    if "low" in rows[0]:
         layers.insert(0, band.encode(alt.Y("low:Q").title(y), alt.Y2("high:Q")))
     return _finish(alt.layer(*layers))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from mmpt_plugin.retrieval.settings import RetrievalConfig, check_retrieval
 
 logger = logging.getLogger(__name__)
 
+Observer = Callable[[int, dict[str, float], NDArray[np.int64], NDArray[np.float32]], None]
 FAILED = np.int64(-1)  # stands in all clusters where the first process could not form them
 
 
@@ -67,6 +69,7 @@ class ClusterGroups:
         self.amp = amp
         self.memory = EmbeddingMemory(dataset.corpus.video_ids) if settings.embeddings == "reuse" else None
         self.statistics: dict[str, float] = {}
+        self.observe: Observer | None = None  # told of new clusters, on the first process
         self._clusters: NDArray[np.int64] | None = None
 
     def groups(self, epoch: int) -> NDArray[np.int64]:
@@ -114,6 +117,8 @@ class ClusterGroups:
         }
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.statistics.items())
         logger.info(f"clusters of epoch {epoch}: {self.num_groups} of {k} videos; {values}")
+        if self.observe:
+            self.observe(epoch, self.statistics, clusters, vectors)
         return clusters
 
     def _vectors(self, epoch: int) -> NDArray[np.float32] | None:

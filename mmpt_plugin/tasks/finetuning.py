@@ -27,6 +27,7 @@ from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.loading import check_state_dict, checkpoint_config
 from mmpt_plugin.tasks.base import TrainingTask
+from mmpt_plugin.tasks.recording import RecordedTask
 
 logger = logging.getLogger(__name__)
 
@@ -57,15 +58,19 @@ class VideoClipFinetuningConfig(FairseqDataclass):
         metadata={"help": "how often each clip comes in an epoch, each time with one of its sentences", "at_least": 1},
     )
     batch_size: Optional[int] = II("dataset.batch_size")
+    report: bool = field(
+        default=True, metadata={"help": "write save_dir/report.html at each checkpoint (docs/results.md)"}
+    )
     bert: str = II("model.bert")
     checkpoint: Optional[str] = II("checkpoint.finetune_from_model")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     seed: int = II("common.seed")
+    log_interval: int = II("common.log_interval")
 
 
 @register_task("videoclip_finetuning", dataclass=VideoClipFinetuningConfig)
-class VideoClipFinetuningTask(TrainingTask):
+class VideoClipFinetuningTask(RecordedTask, TrainingTask):
     """Trains the model of `checkpoint.finetune_from_model`, ours or MMPT's, for a fixed number of epochs.
 
     There is no validation: no benchmark's test set chooses a checkpoint. The result is checkpoint_last.pt.

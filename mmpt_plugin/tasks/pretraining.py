@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
 from fairseq import metrics
 from fairseq.data.iterators import EpochBatchIterating
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import register_task
+from numpy.typing import NDArray
 from omegaconf import II, MISSING
 
 from mmpt_plugin.criterions import contrastive, mil_nce  # noqa: F401 (registers the criteria)
@@ -27,6 +29,7 @@ from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
 from mmpt_plugin.retrieval.settings import RetrievalConfig
 from mmpt_plugin.tasks.base import TrainingTask, on_host
+from mmpt_plugin.tasks.recording import RecordedTask, gallery
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,9 @@ class VideoClipPretrainingConfig(FairseqDataclass):
         default="auto",
         metadata={"help": "check shards by checksum (full), by size, or by what their size allows (auto)"},
     )
+    report: bool = field(
+        default=True, metadata={"help": "write save_dir/report.html at each checkpoint (docs/results.md)"}
+    )
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     num_workers: int = II("dataset.num_workers")
     bert: str = II("model.bert")
@@ -74,10 +80,11 @@ class VideoClipPretrainingConfig(FairseqDataclass):
     reset_dataloader: bool = II("checkpoint.reset_dataloader")
     amp: bool = II("common.amp")
     seed: int = II("common.seed")
+    log_interval: int = II("common.log_interval")
 
 
 @register_task("videoclip_pretraining", dataclass=VideoClipPretrainingConfig)
-class VideoClipPretrainingTask(TrainingTask):
+class VideoClipPretrainingTask(RecordedTask, TrainingTask):
     """Trains any model that embeds pairs (data/pairs.py) on groups of videos."""
 
     cfg: VideoClipPretrainingConfig
@@ -94,7 +101,7 @@ class VideoClipPretrainingTask(TrainingTask):
             max_pieces=cfg.max_text_pieces,
         )
         tokenizer = text_backbone.load_tokenizer(cfg.bert)
-        self.vocabulary = tokenizer.get_vocab()
+        self.tokenizer, self.vocabulary = tokenizer, tokenizer.get_vocab()
         self.special = SpecialTokens.of(tokenizer)
         self.source: GroupSource | None = None
 
@@ -190,7 +197,19 @@ class VideoClipPretrainingTask(TrainingTask):
             clips_per_video=1 if first else retrieval.clips_per_video,
         )
         dataset = PretrainingDataset(corpus, clips, self.special, self.cfg.seed, stream=RETRIEVAL_STREAM)
-        return ClusterGroups(self.model, dataset, k, retrieval, self.cfg.seed, self.cfg.num_workers, self.cfg.amp)
+        source = ClusterGroups(self.model, dataset, k, retrieval, self.cfg.seed, self.cfg.num_workers, self.cfg.amp)
+        source.observe = self.record_clusters
+        return source
+
+    def record_clusters(
+        self, epoch: int, statistics: dict[str, float], clusters: NDArray[np.int64], vectors: NDArray[np.float32]
+    ) -> None:
+        """Keep in the run's log what the clusters of an epoch are like."""
+        corpus, rng = self.datasets["train"].corpus, np.random.default_rng([self.cfg.seed, epoch])
+        self.recorder.epoch = epoch
+        self.recorder.write(
+            "clusters", statistics | {"gallery": gallery(corpus, self.tokenizer, clusters, vectors, rng)}
+        )
 
     def train_step(self, sample: Batch, model: BaseFairseqModel, *args: Any, **kwargs: Any) -> tuple:
         """fairseq's step, with its embeddings remembered where retrieval reuses them."""

@@ -7,7 +7,6 @@ of zero and an optimizer that holds no state; its validation is the evaluation. 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Optional
 
@@ -36,6 +35,7 @@ from mmpt_plugin.models.loading import checkpoint_config, load_weights
 from mmpt_plugin.runs.folder import hold_folder
 from mmpt_plugin.runs.processes import check_launch
 from mmpt_plugin.tasks.base import VideoClipTask
+from mmpt_plugin.tasks.recording import missing_page_libraries
 
 logger = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ def page_pictures(report: bool, videos: str | None) -> Callable[[str, float], st
     """
     if not report:
         return None
-    if missing := [name for name in ("altair", "vl_convert", "jinja2") if find_spec(name) is None]:
+    if missing := missing_page_libraries():
         logger.warning(
             f"no page will be written: {', '.join(missing)} is not installed. Install with pip install "
             "'mmpt_plugin[report]' and run scripts/report.py on the results, or set task.report=false"

@@ -113,9 +113,9 @@ MADE_UP = {
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The drawing script is kept for all tests, and not in the user's cache."""
+    """The drawing script, which takes seconds to make, is kept for all runs of the tests, and not in the user's cache."""
     patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp().parent / "drawing"))
     yield
     patch.undo()
 

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from mmpt_plugin.report.evaluation_pages import write_evaluation_page
+from mmpt_plugin.report.run_log import LOG_FILE, append_record
+from mmpt_plugin.report.training import write_training_page
 from tests.report.conftest import MADE_UP, retrieval_scores
+from tests.report.test_training import CLUSTERS
 
 pytestmark = pytest.mark.slow
 
@@ -103,3 +106,22 @@ def test_a_hundred_thousand_queries_are_drawn_in_time(look, write_results):
     page = write_evaluation_page([write_results("youcook2", scores)])
     look(page)  # a first page pays for the browser's start
     assert min(look(page)[1] for _ in range(3)) < SECONDS
+
+
+def test_the_page_of_a_run(look, tmp_path):
+    values = {
+        "loss": 3.0,
+        "text_to_video": 0.1,
+        "video_to_text": 0.2,
+        "lr": 1e-4,
+        "gnorm": 9.0,
+        "clip": 80.0,
+        "memory_gb": 1.0,
+    }
+    append_record(tmp_path / LOG_FILE, "start", 0, 1, {})
+    for update in range(10, 3000, 10):
+        append_record(tmp_path / LOG_FILE, "step", update, 1, values | {"loss": 9 / update})
+    append_record(tmp_path / LOG_FILE, "clusters", 2990, 2, CLUSTERS)
+    page = write_training_page(tmp_path)
+    for width, scheme in ((1440, "light"), (375, "dark")):
+        look(page, width, scheme)
