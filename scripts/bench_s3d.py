@@ -31,7 +31,7 @@ from hardware import hardware
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmpt_plugin.features.command import available_cores
+from mmpt_plugin.data.workers import available_cores
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig, load_network
 from mmpt_plugin.features.one_video import embed_blocks
 from mmpt_plugin.features.s3d import S3D, load_s3d, optimize_for_inference

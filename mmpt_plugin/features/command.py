@@ -120,6 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _extract(args: argparse.Namespace) -> tuple[int, Summary]:
     """Number of videos, and what became of them."""
     # Imported here, so that --help need not wait for torch.
+    from mmpt_plugin.data.workers import available_cores
     from mmpt_plugin.features.extract import Job, Runner, run
     from mmpt_plugin.features.folder import find_videos
     from mmpt_plugin.features.networks import NetworkConfig
@@ -181,11 +182,6 @@ def checked_device(device: str, ray_address: str | None = None) -> str:
     if kind == "cuda" and ray_address in (None, "local") and int(number or 0) >= gpus:
         raise ValueError(f"--device {device}: torch sees {gpus} GPUs on this machine; use cpu or auto")
     return device
-
-
-def available_cores() -> int:
-    """Cores that this process may use: a batch system may have given it fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _number(lowest: int, highest: int) -> Callable[[str], int]:

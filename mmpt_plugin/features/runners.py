@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from mmpt_plugin.data.ray_cluster import TASK_RETRIES, ray_cluster
+from mmpt_plugin.data.workers import end_with_parent
 from mmpt_plugin.features.extract import Job, Outcome, extract_one
 from mmpt_plugin.features.manifest import Failures
 
@@ -76,6 +77,7 @@ def shared_out(device: str, count: int) -> list[str]:
 
 def _walk(job: Job, videos: dict[str, Path], outcomes: Connection) -> None:
     """Body of a worker process."""
+    end_with_parent()
     try:
         for outcome in in_this_process(job, videos):
             outcomes.send(outcome)

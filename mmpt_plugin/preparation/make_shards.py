@@ -17,7 +17,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mmpt_plugin.preparation.workers import available_cores, positive
+from mmpt_plugin.data.workers import available_cores
+from mmpt_plugin.preparation.workers import positive
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -21,7 +21,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpt_plugin.preparation.workers import available_cores, positive
+from mmpt_plugin.data.workers import available_cores
+from mmpt_plugin.preparation.workers import positive
 
 
 def make_parser() -> argparse.ArgumentParser:

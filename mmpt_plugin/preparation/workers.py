@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 from typing import TypeVar
+
+from mmpt_plugin.data.workers import end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 QUEUED = 2
 """Items that wait for a free worker. Each may hold many videos' text in memory."""
-
-
-def available_cores() -> int:
-    """Cores that this process may use; on a shared machine these are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def positive(text: str) -> int:
@@ -56,7 +50,7 @@ def run_in_workers(
             yield item, work(item)
         return
     context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(workers, context, initializer=end_with_parent)
     running: dict[Future[Result], Item] = {}
     try:
         for item in items:
@@ -78,18 +72,3 @@ def _ended(running: dict[Future[Result], Item]) -> Iterator[tuple[Item, Result]]
     done, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
         yield running.pop(future), future.result()
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when its parent dies. Else it would wait for work for ever.
-
-    Each worker holds the parent's ends of the pipes of those forked before it. So the last one ends first.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait_for_parent() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait_for_parent, daemon=True).start()

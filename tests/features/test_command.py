@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from mmpt_plugin.data.ray_cluster import check_reachable
+from mmpt_plugin.data.workers import available_cores
 from mmpt_plugin.features import command, networks, runners
 from mmpt_plugin.features.command import checked_device, main
 from mmpt_plugin.features.extract import Job
@@ -213,7 +214,7 @@ def test_cluster_address_that_nobody_answers_is_refused_at_once():
 
 def test_cores_are_those_of_this_process(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 7})
-    assert command.available_cores() == 3
+    assert available_cores() == 3
 
 
 def test_help_waits_for_no_import():

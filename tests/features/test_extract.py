@@ -526,6 +526,22 @@ def test_memory_of_decoder_and_network_together(tmp_path, precision, batch):
 
 
 @pytest.mark.slow
+def test_workers_end_with_the_command(tmp_path, tiny_vit, long_videos):
+    command = start_script(long_videos, tmp_path / "out", tiny_vit, "--workers", "1")
+    claim_file = tmp_path / "out" / WORK_FOLDER / "v0.claim"
+    deadline = time.monotonic() + 300
+    while (worker := holder_of(claim_file)) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    command.kill()
+    command.communicate()
+    while holder_of(claim_file) == worker:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not list((tmp_path / "out").glob("*.npy"))  # it did not finish the video first
+
+
+@pytest.mark.slow
 def test_two_runs_at_once_share_the_work(tmp_path, tiny_vit, long_videos):
     runs = [start_script(long_videos, tmp_path / "out", tiny_vit, *options) for options in ((), ("--workers", "2"))]
     outputs = [process.communicate()[0] for process in runs]
