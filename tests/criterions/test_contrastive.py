@@ -22,6 +22,8 @@ from mmpt_plugin.criterions.contrastive import (
 )
 from mmpt_plugin.criterions.mil_nce import MilNceCriterion
 
+from ..together import together
+
 
 def slow_info_nce(queries: torch.Tensor, keys: torch.Tensor, temperature: float) -> float:
     """Equation 1 of the paper, one direction: the mean of -log softmax of each query's own key, in float64."""
@@ -240,3 +242,48 @@ def test_metrics_average_over_pairs_of_unequal_batches() -> None:
         assert meters["loss"].avg == 11.0  # batches weigh by their pairs: (8 * 7 + 8 * 15) / 16
         VideoTextContrastiveCriterion.reduce_metrics([{}])  # a process without a batch
     assert VideoTextContrastiveCriterion.logging_outputs_can_be_summed()
+
+
+def rows_of(rank: int, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(rank)
+    return tuple(torch.randn(pairs, 3, generator=generator, requires_grad=True) for _ in range(2))
+
+
+def gathered_loss(rank: int, pairs: int) -> tuple:
+    """A process's loss, what it logs, and the gradients of its own rows."""
+    video, text = rows_of(rank, pairs)
+    criterion = VideoTextContrastiveCriterion(SimpleNamespace(), 0.7, gather=True)
+    sample = {"net_input": {}, "nsentences": pairs, "ntokens": 7}
+    loss, _, output = criterion(FixedEmbeddings(video, text), sample)
+    products = largest_products(criterion, FixedEmbeddings(video, text), sample)
+    loss.backward()
+    hits = [float(output[key]) for key in ("text_to_video", "video_to_text")]
+    return loss.item(), hits, video.grad.numpy(), text.grad.numpy(), products
+
+
+def largest_products(criterion: VideoTextContrastiveCriterion, model: torch.nn.Module, sample: dict) -> list[tuple]:
+    """The shapes of the losses' logits."""
+    seen: list[tuple] = []
+    original = torch.nn.functional.cross_entropy
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            torch.nn.functional, "cross_entropy", lambda x, *rest: seen.append(tuple(x.shape)) or original(x, *rest)
+        )
+        criterion(model, sample)
+    return seen
+
+
+def test_gathered_rows_have_the_loss_and_the_gradients_of_the_joined_batch(tmp_path: Path) -> None:
+    processes, pairs = 3, 4
+    results = together(gathered_loss, processes, tmp_path, pairs)
+    rows = [rows_of(rank, pairs) for rank in range(processes)]
+    video, text = (torch.cat(side).detach().requires_grad_() for side in zip(*rows))
+    expected = symmetric_info_nce(video, text, 0.7)
+    expected.backward()
+    assert np.mean([loss for loss, *_ in results]) == pytest.approx(expected.item(), rel=1e-6)
+    assert np.sum([hits for _, hits, *_ in results], axis=0).tolist() == [
+        float(n) for n in in_batch_accuracy(video, text)
+    ]
+    for side, whole in ((2, video.grad), (3, text.grad)):  # fairseq averages the gradients of processes
+        np.testing.assert_allclose(np.concatenate([result[side] for result in results]) / processes, whole, atol=1e-6)
+    assert all(result[4] == [(pairs, processes * pairs)] * 2 for result in results)  # its own rows only
