@@ -12,6 +12,10 @@ import torch
 LIMIT = timedelta(days=1)  # of waiting for the first process, which may search among millions of videos
 
 
+class NotJoined(RuntimeError):
+    """Processes that were started together would each run alone."""
+
+
 def world() -> tuple[int, int]:
     """This process's rank and the number of processes."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -45,7 +49,7 @@ def check_launch() -> None:
     fairseq joins the processes of a launcher by itself only where each of them sees more than one GPU.
 
     Raises:
-        RuntimeError: with the settings that join them.
+        NotJoined: with the settings that join them.
     """
     if world()[1] > 1:
         return
@@ -56,7 +60,7 @@ def check_launch() -> None:
         started = os.environ.get(variable, "1")
         if started.isdigit() and int(started) > 1:
             slurm = "" if launcher == "torchrun" else " (and MASTER_ADDR, MASTER_PORT in the environment)"
-            raise RuntimeError(
+            raise NotJoined(
                 f"{launcher} started {started} processes ({variable}), but they are not joined: each would run alone and "
                 f"write the same files. Add{slurm}\n"
                 "    distributed_training.distributed_init_method=env:// distributed_training.distributed_no_spawn=true\n"

@@ -2,6 +2,7 @@
 
 fairseq ends on a signal at once. Its training loop looks up two functions of fairseq_cli.train by name in every epoch
 (`train`) and after every update (`validate_and_save`); these are wrapped here, for tasks that have a `StopRequest`.
+Errors in them, and in the loading of a checkpoint before, stand alone (errors.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from fairseq import checkpoint_utils
 
+from mmpt_plugin.runs.errors import alone
 from mmpt_plugin.runs.processes import wait_for_all
 
 logger = logging.getLogger(__name__)
@@ -94,4 +96,5 @@ def stop_on_signals() -> None:
         raise SystemExit(EXIT_CODE)
 
     listening_train.__wrapped_for_stopping__ = True  # type: ignore[attr-defined]
-    loop.train, loop.validate_and_save = listening_train, saving
+    loop.train, loop.validate_and_save = alone(listening_train), saving
+    checkpoint_utils.load_checkpoint = alone(checkpoint_utils.load_checkpoint)

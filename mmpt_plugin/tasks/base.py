@@ -1,19 +1,32 @@
 """What all tasks of this package share."""
 
+import math
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, List, Optional  # noqa: UP035 (no other list on fairseq's command line)
 
 import torch
+from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
+from omegaconf import II
 
 from mmpt_plugin.runs.checkpoints import checkpoint_to_start_from, write_whole_checkpoints
+from mmpt_plugin.runs.errors import alone
 from mmpt_plugin.runs.folder import hold_folder
 from mmpt_plugin.runs.processes import check_launch
 from mmpt_plugin.runs.stopping import StopRequest, stop_on_signals
 
+CALLED_BY_FAIRSEQ = (
+    "setup_task",
+    "build_model",
+    "build_criterion",
+    "load_dataset",
+    "get_batch_iterator",
+    "post_validate",
+)
 NO_MODEL = """\
 This task reads settings of the model (model.bert and others), and this command line (fairseq-validate?) has no model.
 Evaluate a checkpoint with
@@ -24,7 +37,18 @@ or, for the loss on the validation videos, call fairseq_cli.validate.main (docs/
 
 
 class VideoClipTask(FairseqTask):
-    """A task whose settings refer to those of the model."""
+    """A task whose settings refer to those of the model, and whose errors on the command line stand alone."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in CALLED_BY_FAIRSEQ:
+            match vars(cls).get(name):
+                case classmethod() as method:
+                    setattr(cls, name, classmethod(alone(method.__func__)))
+                case None:
+                    pass
+                case method:
+                    setattr(cls, name, alone(method))
 
     @classmethod
     def add_args(cls, parser: ArgumentParser) -> None:
@@ -42,6 +66,41 @@ class VideoClipTask(FairseqTask):
         return False
 
 
+@dataclass
+class TrainingConfig(FairseqDataclass):
+    """Settings of fairseq's that decide how a run begins and how long it is."""
+
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    reset_dataloader: bool = II("checkpoint.reset_dataloader")
+    batch_size: Optional[int] = II("dataset.batch_size")
+    num_workers: int = II("dataset.num_workers")
+    max_update: int = II("optimization.max_update")
+    max_epoch: int = II("optimization.max_epoch")
+    update_freq: List[int] = II("optimization.update_freq")  # noqa: UP006
+    warmup_updates: Optional[int] = "${oc.select:lr_scheduler.warmup_updates,0}"  # type: ignore[assignment]
+    seed: int = II("common.seed")
+
+
+def check_training(cfg: TrainingConfig) -> None:
+    """Refuse settings of fairseq's that make no sense, before anything is read.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for name, value, least in (
+        ("dataset.batch_size", cfg.batch_size, 1),
+        ("dataset.num_workers", cfg.num_workers, 0),
+        ("common.seed", cfg.seed, 0),
+        ("optimization.max_update", cfg.max_update, 0),
+        ("optimization.max_epoch", cfg.max_epoch, 0),
+        *(("optimization.update_freq", freq, 1) for freq in cfg.update_freq),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value}: it must be at least {least}")
+
+
 class TrainingTask(VideoClipTask):
     """A task that trains, and whose runs are safe: alone in their folder, stopped and resumed without loss.
 
@@ -52,7 +111,7 @@ class TrainingTask(VideoClipTask):
 
     start_checkpoint: Path | None = None
 
-    def begin_run(self, save_dir: str, restore_file: str, finetune_from_model: str | None) -> None:
+    def begin_run(self, cfg: TrainingConfig) -> None:
         """Called where fairseq sets up the task to train, before it reads or writes anything.
 
         Raises:
@@ -60,11 +119,30 @@ class TrainingTask(VideoClipTask):
             FileNotFoundError, ValueError: if the checkpoint to start from is missing or damaged.
         """
         check_launch()
-        hold_folder(save_dir)
+        hold_folder(cfg.save_dir)
         write_whole_checkpoints()
-        self.start_checkpoint = checkpoint_to_start_from(save_dir, restore_file, finetune_from_model)
+        self.start_checkpoint = checkpoint_to_start_from(cfg.save_dir, cfg.restore_file, cfg.finetune_from_model)
         self.stop = StopRequest()
         stop_on_signals()
+
+    def check_warm_up(self, cfg: TrainingConfig, batches_per_epoch: int) -> None:
+        """Refuse a run that ends before its learning rate has risen: it would not learn, and not say so.
+
+        Args:
+            cfg: the run's length and its warm-up.
+            batches_per_epoch: of each process.
+        """
+        updates = cfg.max_update or math.inf
+        if cfg.max_epoch:
+            freqs = [cfg.update_freq[min(epoch, len(cfg.update_freq) - 1)] for epoch in range(cfg.max_epoch)]
+            updates = min(updates, sum(-(-batches_per_epoch // freq) for freq in freqs))
+        if (cfg.warmup_updates or 0) > updates:
+            raise ValueError(
+                f"the run is {updates} updates long (optimization.max_update, or max_epoch={cfg.max_epoch} with "
+                f"{batches_per_epoch} batches an epoch), and its learning rate rises for the first "
+                f"lr_scheduler.warmup_updates={cfg.warmup_updates}: set that to a tenth of the run "
+                f"({max(1, int(updates) // 10)}), or train longer"
+            )
 
     def train_step(self, sample: Any, model: BaseFairseqModel, *args: Any, **kwargs: Any) -> tuple:
         """fairseq's step; what it logs tells the other processes of a request to stop."""

@@ -26,7 +26,7 @@ from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.loading import check_state_dict, checkpoint_config
-from mmpt_plugin.tasks.base import TrainingTask
+from mmpt_plugin.tasks.base import TrainingConfig, TrainingTask, check_training
 from mmpt_plugin.tasks.recording import RecordedTask
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ SETTING = "checkpoint.finetune_from_model"
 
 
 @dataclass
-class VideoClipFinetuningConfig(FairseqDataclass):
+class VideoClipFinetuningConfig(TrainingConfig):
     """Which benchmark's training split, from which files."""
 
     benchmark: ChoiceEnum(list(TRAINING_SETS)) = field(  # type: ignore[valid-type]
@@ -57,15 +57,11 @@ class VideoClipFinetuningConfig(FairseqDataclass):
         default=1,
         metadata={"help": "how often each clip comes in an epoch, each time with one of its sentences", "at_least": 1},
     )
-    batch_size: Optional[int] = II("dataset.batch_size")
     report: bool = field(
         default=True, metadata={"help": "write save_dir/report.html at each checkpoint (docs/results.md)"}
     )
     bert: str = II("model.bert")
     checkpoint: Optional[str] = II("checkpoint.finetune_from_model")
-    save_dir: str = II("checkpoint.save_dir")
-    restore_file: str = II("checkpoint.restore_file")
-    seed: int = II("common.seed")
     log_interval: int = II("common.log_interval")
 
 
@@ -89,15 +85,14 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
         """
         task = cls(cfg)
         if not from_checkpoint:
+            check_training(cfg)
             task.prepare()
-            task.begin_run(cfg.save_dir, cfg.restore_file, cfg.checkpoint)
+            task.begin_run(cfg)
         return task
 
     def prepare(self) -> None:
         """Read the checkpoint's settings and the training split."""
         check_bounds(self.cfg, VideoClipFinetuningConfig, "task")
-        if self.cfg.batch_size is not None and self.cfg.batch_size < 1:
-            raise ValueError(f"dataset.batch_size is {self.cfg.batch_size}: it must be at least 1")
         if not self.cfg.checkpoint:
             raise ValueError(f"{SETTING} is not set: give the pre-trained checkpoint to start from")
         self.checkpoint = Path(self.cfg.checkpoint)
@@ -205,7 +200,7 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
                 f"dataset.batch_size is {batch_size}; {self.cfg.benchmark} takes 1 video a batch: raise "
                 "optimization.update_freq to learn from several at a time"
             )
-        return ShuffledEpochIterator(
+        batches = ShuffledEpochIterator(
             dataset,
             batch_size=batch_size,
             seed=seed,
@@ -214,6 +209,8 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
             num_workers=num_workers,
             epoch=epoch,
         )
+        self.check_warm_up(self.cfg, len(batches))
+        return batches
 
     def max_positions(self) -> None:
         """Windows and texts are cut to the model's lengths: none is too long."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from fairseq import metrics
@@ -16,6 +16,7 @@ from fairseq.tasks import register_task
 from numpy.typing import NDArray
 from omegaconf import II, MISSING
 
+from mmpt_plugin.bounds import check_bounds
 from mmpt_plugin.criterions import contrastive, mil_nce  # noqa: F401 (registers the criteria)
 from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
 from mmpt_plugin.data.epoch_iterator import FixedEpochIterator, GroupEpochIterator
@@ -27,8 +28,8 @@ from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
-from mmpt_plugin.retrieval.settings import RetrievalConfig
-from mmpt_plugin.tasks.base import TrainingTask, on_host
+from mmpt_plugin.retrieval.settings import RetrievalConfig, check_retrieval
+from mmpt_plugin.tasks.base import TrainingConfig, TrainingTask, check_training, on_host
 from mmpt_plugin.tasks.recording import RecordedTask, gallery
 
 logger = logging.getLogger(__name__)
@@ -38,24 +39,50 @@ VIDEO_LISTS = {"train": "train.txt", "valid": "val.txt"}
 
 
 @dataclass
-class VideoClipPretrainingConfig(FairseqDataclass):
+class VideoClipPretrainingConfig(TrainingConfig):
     """The paper's set-up (sections 3.3 and 4.2)."""
 
     data: str = field(default=MISSING, metadata={"help": "data folder; holds howto100m/{train.txt,val.txt,shards/}"})
-    videos_per_batch: int = field(default=32, metadata={"help": "videos in a group; a group is a batch"})
-    clips_per_video: int = field(default=16, metadata={"help": "clips drawn from each video of a group"})
+    videos_per_batch: int = field(
+        default=32,
+        metadata={
+            "help": "videos in a group; a group is a batch",
+            "at_least": 1,
+        },
+    )
+    clips_per_video: int = field(
+        default=16,
+        metadata={
+            "help": "clips drawn from each video of a group",
+            "at_least": 1,
+            "at_most": 10_000,
+        },
+    )
     clip_sampling: ChoiceEnum(list(SAMPLING_RULES)) = field(  # type: ignore[valid-type]
         default="overlapped",
         metadata={
             "help": "overlapped; aligned: video span = text span; bag: several captions, each a text, for criterion mil_nce"
         },
     )
-    min_text_tokens: int = field(default=8, metadata={"help": "smallest budget of a text span, word pieces"})
-    max_text_tokens: int = field(default=64, metadata={"help": "largest budget of a text span, word pieces"})
-    min_clip_seconds: int = field(default=3, metadata={"help": "shortest video window, but of aligned clips"})
-    max_clip_seconds: int = field(default=32, metadata={"help": "longest video window, but of aligned clips"})
+    min_text_tokens: int = field(
+        default=8, metadata={"help": "smallest budget of a text span, word pieces", "at_least": 0}
+    )
+    max_text_tokens: int = field(
+        default=64, metadata={"help": "largest budget of a text span, word pieces", "at_least": 1}
+    )
+    min_clip_seconds: int = field(
+        default=3, metadata={"help": "shortest video window, but of aligned clips", "at_least": 1}
+    )
+    max_clip_seconds: int = field(
+        default=32, metadata={"help": "longest video window, but of aligned clips", "at_least": 1}
+    )
     bag_captions: int = field(
-        default=5, metadata={"help": "captions of a bag (clip_sampling=bag); a video must have so many"}
+        default=5,
+        metadata={
+            "help": "captions of a bag (clip_sampling=bag); a video must have so many",
+            "at_least": 1,
+            "at_most": 10_000,
+        },
     )
     on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
         default="error",
@@ -69,17 +96,11 @@ class VideoClipPretrainingConfig(FairseqDataclass):
         default=True, metadata={"help": "write save_dir/report.html at each checkpoint (docs/results.md)"}
     )
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
-    num_workers: int = II("dataset.num_workers")
     bert: str = II("model.bert")
     feature_size: int = II("model.feature_size")
     max_video_seconds: int = II("model.max_video_seconds")
     max_text_pieces: int = II("model.max_text_pieces")
-    save_dir: str = II("checkpoint.save_dir")
-    restore_file: str = II("checkpoint.restore_file")
-    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
-    reset_dataloader: bool = II("checkpoint.reset_dataloader")
     amp: bool = II("common.amp")
-    seed: int = II("common.seed")
     log_interval: int = II("common.log_interval")
 
 
@@ -114,10 +135,15 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         Raises:
             FileNotFoundError, RuntimeError, ValueError: if the run cannot begin as it is set up.
         """
+        if from_checkpoint:
+            return cls(cfg)
+        check_training(cfg)
+        check_bounds(cfg, VideoClipPretrainingConfig, "task")
+        if cfg.retrieval.enabled:
+            check_retrieval(cfg.retrieval, cfg.videos_per_batch)
         task = cls(cfg)
-        if not from_checkpoint:
-            task.begin_run(cfg.save_dir, cfg.restore_file, cfg.finetune_from_model)
-            task.check_start()
+        task.begin_run(cfg)
+        task.check_start()
         return task
 
     def check_start(self) -> None:
@@ -235,7 +261,7 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         shard = {"num_shards": num_shards, "shard_id": shard_id, "num_workers": num_workers}
         if dataset is self.datasets.get("train"):
             assert self.source is not None  # made with the data set
-            return GroupEpochIterator(
+            batches = GroupEpochIterator(
                 dataset,
                 self.source,
                 groups_per_batch=max_sentences or 1,
@@ -243,6 +269,8 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
                 buffer_size=data_buffer_size,
                 **shard,
             )
+            self.check_warm_up(self.cfg, len(batches))
+            return batches
         return FixedEpochIterator(dataset, len(dataset), **shard)
 
     def reduce_metrics(self, logging_outputs: Sequence[dict[str, Any]], criterion: Any) -> None:

@@ -339,11 +339,6 @@ def test_a_misspelt_key(refused, tmp_path: Path, key: str) -> None:
     refused(rf"Key '{name}' not in '\w*Config'|Key '{name}' is not in struct", f"+{key}=1", nowhere)  # as if in a YAML
 
 
-@pytest.mark.parametrize("clips", [0, -1])
-def test_no_clips(refused, clips: int) -> None:
-    refused(rf"task\.clips_per_video is {clips}: at least 1 is needed", f"task.clips_per_video={clips}")
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -351,20 +346,7 @@ def test_no_clips(refused, clips: int) -> None:
         pytest.param(
             "dataset.batch_size=7", r"has 6 groups .* dataset\.batch_size=7 groups need 7", marks=pytest.mark.slow
         ),
-        pytest.param(
-            "task.retrieval.num_neighbors=3",
-            r"task\.retrieval\.num_neighbors is 3: a cluster keeps",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param("task.retrieval.every=0", r"every=0 must be at least 1", marks=pytest.mark.slow),
-        pytest.param(
-            "task.retrieval.clips_per_video=0", r"clips_per_video is 0: at least 1 is needed", marks=pytest.mark.slow
-        ),
         ("task.min_text_tokens=65", r"text_tokens must be \(smallest, largest\)"),
-        ("task.clip_sampling=both", r"clip_sampling"),
-        ("task.retrieval.pick=best", r"pick"),
-        pytest.param("task.verify=never", r"verify", marks=pytest.mark.slow),
-        pytest.param("task.on_missing=ignore", r"on_missing", marks=pytest.mark.slow),
         ("criterion.temperature=0", r"criterion\.temperature is 0.*: it must be positive"),
         pytest.param("model.video_layers=4", r"model\.video_layers is 4; '.*' has 3 layers", marks=pytest.mark.slow),
         pytest.param(
