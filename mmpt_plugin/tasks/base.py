@@ -78,7 +78,7 @@ class TrainingConfig(FairseqDataclass):
     num_workers: int = II("dataset.num_workers")
     max_update: int = II("optimization.max_update")
     max_epoch: int = II("optimization.max_epoch")
-    update_freq: List[int] = II("optimization.update_freq")  # noqa: UP006
+    update_freq: List[int] = II("optimization.update_freq")  # noqa: UP006, RUF009
     warmup_updates: Optional[int] = "${oc.select:lr_scheduler.warmup_updates,0}"  # type: ignore[assignment]
     seed: int = II("common.seed")
 
