@@ -16,6 +16,7 @@ from mmpt_plugin.data.inputs import batches_by_length, join_texts, tokenize
 from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.data.windows import sliding_windows
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
+from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.loading import load_videoclip
 from mmpt_plugin.models.text_backbone import load_tokenizer
 from mmpt_plugin.models.videoclip import VideoClipModel
@@ -35,6 +36,8 @@ class VideoClip:
         model: the `VideoClipModel`, in evaluation mode.
         tokenizer: its tokenizer.
         feature_settings: how the features were made that the model was trained on; None where its checkpoint does not say.
+        config: the settings that the model was made with, where it was loaded.
+        checkpoint: where it was loaded from.
     """
 
     def __init__(
@@ -42,10 +45,14 @@ class VideoClip:
         model: VideoClipModel,
         tokenizer: PreTrainedTokenizerBase,
         feature_settings: Mapping[str, Any] | None = None,
+        config: VideoClipConfig | None = None,
+        checkpoint: Path | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.feature_settings = feature_settings
+        self.config = config
+        self.checkpoint = checkpoint
         self._extractors: dict[str | None, FeatureExtractor] = {}
 
     @classmethod
@@ -64,7 +71,8 @@ class VideoClip:
             FileNotFoundError, ValueError: if the checkpoint is missing, unsafe to load, or does not fit.
         """
         model, cfg = load_videoclip(checkpoint, bert)
-        return cls(model.to(device), load_tokenizer(cfg.bert), feature_settings(read_checkpoint(Path(checkpoint))))
+        settings = feature_settings(read_checkpoint(Path(checkpoint)))
+        return cls(model.to(device), load_tokenizer(cfg.bert), settings, cfg, Path(checkpoint))
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], batch_size: int = 128) -> Tensor:

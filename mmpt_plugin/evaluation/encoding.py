@@ -1,7 +1,7 @@
-"""Encoding what a benchmark asks for: batches of similar lengths for fairseq's data loader, and their embeddings.
+"""Encoding what a benchmark asks for: batches of similar lengths, and their embeddings.
 
-Texts and windows are cut into batches sorted by length; each batch is one item of the data set, which fairseq spreads over
-processes. The order of batches does not matter: every result carries its places in the plan.
+Texts and windows are cut into batches sorted by length; each batch is one item of the data set, so that a data loader can
+spread them over processes. The order of batches does not matter: every result carries its places in the plan.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import FairseqDataset
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.data.inputs import batches_by_length, join_texts, load_windows, tokenize
-from mmpt_plugin.data.pairs import Batch, SpecialTokens
+from mmpt_plugin.data.pairs import Batch, Inputs, SpecialTokens, build_video
 from mmpt_plugin.evaluation.benchmark import EncodingPlan, Encodings
 from mmpt_plugin.models.videoclip import VideoClipModel
 
@@ -33,7 +34,7 @@ class EncodedBatch:
     states: Sequence[NDArray[np.float32]]
 
 
-class EncodingDataset(FairseqDataset):
+class EncodingDataset(Dataset):
     """The batches of one plan.
 
     An item is a whole batch: kind (`text` or `video`), places in the plan, and the model's input (data/pairs.py).
@@ -47,6 +48,7 @@ class EncodingDataset(FairseqDataset):
         *,
         max_pieces: int,
         batch_size: int,
+        both_sides: bool = False,
     ) -> None:
         """
         Args:
@@ -55,7 +57,10 @@ class EncodingDataset(FairseqDataset):
             tokenizer: the model's.
             max_pieces: texts are cut to this many word pieces.
             batch_size: most texts or windows in a batch.
+            both_sides: give an empty text beside each window, and an empty second of video beside each text, for models
+                that only know pairs.
         """
+        self.both_sides = both_sides
         self.plan = plan
         self.features = features
         self.special = SpecialTokens.of(tokenizer)
@@ -75,7 +80,14 @@ class EncodingDataset(FairseqDataset):
             if kind == "text"
             else load_windows(self.features, [self.plan.windows[place] for place in places])
         )
+        if self.both_sides:
+            inputs |= self._other_side(kind, len(places))
         return {"kind": kind, "indices": places, "nsentences": len(places), "net_input": inputs}
+
+    def _other_side(self, kind: str, count: int) -> Inputs:
+        if kind == "video":
+            return join_texts([np.zeros(0, np.int64)] * count, self.special)
+        return build_video(np.zeros((count, self.features.feature_size), np.float16), np.ones(count, np.int64))
 
     def collater(self, samples: list[Batch]) -> Batch:
         """The one batch of an item; fairseq passes an empty list where a process has none left."""
@@ -83,15 +95,17 @@ class EncodingDataset(FairseqDataset):
 
 
 @torch.no_grad()
-def encode_batch(model: VideoClipModel, batch: Batch, plan: EncodingPlan) -> EncodedBatch:
+def encode_batch(model: nn.Module, batch: Batch, plan: EncodingPlan) -> EncodedBatch:
     """Run the model on one batch of an `EncodingDataset`.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode; ours, or any that gives `video_embeddings` and `text_embeddings` for pairs.
         batch: on the model's device.
         plan: says whether frames are wanted, of which length, and whether [CLS] is attended to.
     """
     kind, inputs = batch["kind"], batch["net_input"]
+    if not isinstance(model, VideoClipModel):
+        return EncodedBatch(kind, batch["indices"], list(to_numpy(model(**inputs)[f"{kind}_embeddings"])))
     if kind == "text":
         embeddings = model.embed_texts(inputs["text_ids"], inputs["text_lengths"])
         return EncodedBatch(kind, batch["indices"], list(to_numpy(embeddings)))

@@ -63,6 +63,8 @@ def section_parts(
     if "answers" not in scores or "options" not in scores:
         return [], ["The scores do not say which answers are right (an older format): evaluate again for pictures."]
     answers, index = np.asarray(scores["answers"]), np.asarray(scores["options"])
+    if index.size == values.size:  # saved as one row
+        index = index.reshape(values.shape)
     if values.ndim != 2 or values.shape != index.shape or answers.shape != values.shape[:1] or not values.size:
         raise ValueError(
             f"scores {values.shape}, options {index.shape} and answers {answers.shape} do not fit each other"

@@ -6,7 +6,6 @@ import logging
 import resource
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,13 @@ from fairseq.models import BaseFairseqModel
 from mmpt_plugin.data.corpus import VideoTextCorpus
 from mmpt_plugin.report.gallery import three_clusters, typical_captions
 from mmpt_plugin.report.run_log import LOG_FILE, append_record
+from mmpt_plugin.report.wanted import missing_page_libraries
 
 logger = logging.getLogger(__name__)
 
 STEP_VALUES = ("loss", "text_to_video", "video_to_text", "lr", "gnorm", "clip", "pairs_per_s", "ups")
-PAGE_LIBRARIES = ("altair", "vl_convert", "jinja2")
 CAPTIONS_LOOKED_AT = 60  # of each video of a gallery
 OTHER_VIDEOS = 64  # that a cluster's words are compared with
-
-
-def missing_page_libraries() -> list[str]:
-    """Which of the libraries that pages need are not installed."""
-    return [name for name in PAGE_LIBRARIES if find_spec(name) is None]
 
 
 class RunRecorder:

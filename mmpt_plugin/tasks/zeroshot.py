@@ -5,7 +5,7 @@ of zero and an optimizer that holds no state; its validation is the evaluation. 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Optional
@@ -15,27 +15,25 @@ from fairseq import metrics
 from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterating
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.models import BaseFairseqModel
+from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY, BaseFairseqModel
 from fairseq.tasks import register_task
 from omegaconf import II, MISSING, OmegaConf
 
 from mmpt_plugin.bounds import check_bounds
 from mmpt_plugin.data.epoch_iterator import FixedEpochIterator
-from mmpt_plugin.evaluation.benchmark import Benchmark
-from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
+from mmpt_plugin.evaluation.benchmarks import EVALUATIONS
 from mmpt_plugin.evaluation.encoding import EncodedBatch, EncodingDataset, assemble, encode_batch
-from mmpt_plugin.evaluation.report import format_table, results_json, write_results
-from mmpt_plugin.features.manifest import check_feature_settings
-from mmpt_plugin.files import UnusableFile, read_arrays
+from mmpt_plugin.evaluation.report import format_table
+from mmpt_plugin.evaluation.run import Subject, conclude, prepare, read_best_possible
 from mmpt_plugin.models import text_backbone
-from mmpt_plugin.models.checkpoint import feature_settings, fine_tuned_on, read_checkpoint, sha256
+from mmpt_plugin.models.checkpoint import read_checkpoint
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.loading import checkpoint_config, load_weights
+from mmpt_plugin.report.wanted import page_pictures
 from mmpt_plugin.runs.folder import hold_folder
 from mmpt_plugin.runs.processes import check_launch
 from mmpt_plugin.tasks.base import VideoClipTask
-from mmpt_plugin.tasks.recording import missing_page_libraries
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +52,7 @@ LOGGERS_AFTER_RESULTS = ("fairseq_cli.train", "fairseq.logging.progress_bar")  #
 class VideoClipZeroShotConfig(FairseqDataclass):
     """Which benchmark, from which files, to which place."""
 
-    benchmark: ChoiceEnum(list(BENCHMARKS)) = field(  # type: ignore[valid-type]
+    benchmark: ChoiceEnum(list(EVALUATIONS)) = field(  # type: ignore[valid-type]
         default=MISSING, metadata={"help": "what to evaluate on"}
     )
     data: str = field(default=MISSING, metadata={"help": "data folder (docs/data.md)"})
@@ -114,8 +112,13 @@ class VideoClipZeroShotTask(VideoClipTask):
             )
         self.checkpoint = Path(cfg.checkpoint)
         content = read_checkpoint(self.checkpoint)
-        self.model_config = checkpoint_config(self.checkpoint, content, cfg.bert)
-        self.benchmark = BENCHMARKS[str(cfg.benchmark)](
+        self.own_model = own_model_settings(content)
+        self.model_config = self.own_model or checkpoint_config(self.checkpoint, content, cfg.bert)
+        if self.own_model is not None:
+            beside = self.checkpoint.parent / "bert"
+            copy = str(beside) if (beside / "config.json").is_file() else self.own_model.bert
+            self.own_model.bert = cfg.bert or copy
+        self.benchmark = EVALUATIONS[str(cfg.benchmark)](
             Path(cfg.data),
             annotations=Path(cfg.annotations) if cfg.annotations else None,
             features=Path(cfg.features) if cfg.features else None,
@@ -123,18 +126,16 @@ class VideoClipZeroShotTask(VideoClipTask):
             feature_size=self.model_config.feature_size,
             split=str(cfg.split),
         )
-        if (trained_on := feature_settings(content)) is not None:
-            check_feature_settings(self.benchmark.features.path, trained_on)
-        self.fine_tuned_on = fine_tuned_on(content)
-        if self.model_config.frame_labels:
-            self.benchmark.use_frame_classifier(self.model_config.frame_labels)
+        self.subject = Subject.of_checkpoint(self.checkpoint, content, vars(self.model_config))
         self.best_possible = read_best_possible(self.benchmark, Path(cfg.data))
-        self.plan = self.benchmark.plan()
-        if self.plan.per_frame and str(self.model_config.pooling) == "cls":
-            logger.warning(
-                f"{self.benchmark.name} compares the states of seconds with texts, which pre-training does not do where "
-                "model.pooling=cls: zero-shot scores say little of this checkpoint"
+        self.plan = prepare(self.benchmark, self.subject)
+        if self.own_model is not None and self.plan.per_frame:
+            raise ValueError(
+                f"{self.benchmark.name} asks for the states of single seconds; the model {self.own_model._name} of this "
+                "checkpoint gives embeddings of whole clips alone: evaluate it on retrieval or multiple choice"
             )
+        self.tokenizer = text_backbone.load_tokenizer(self.model_config.bert)
+        self.vocabulary = self.tokenizer.get_vocab()  # as in pre-training, for models that ask the task
         self.pictures = page_pictures(cfg.report, cfg.videos)
         self.encoded: list[EncodedBatch] = []
         check_launch()
@@ -153,6 +154,10 @@ class VideoClipZeroShotTask(VideoClipTask):
                     f"model.{setting.name} is {getattr(cfg, setting.name)}: an evaluation takes the settings of the model "
                     f"from {self.checkpoint} (only model.bert can be given): leave it out"
                 )
+        if self.own_model is not None:
+            own = MODEL_REGISTRY[self.own_model._name].build_model(self.own_model, self)
+            own.load_state_dict(read_checkpoint(self.checkpoint)["model"])
+            return own
         model = FairseqVideoClipModel.from_config(self.model_config)
         load_weights(model, read_checkpoint(self.checkpoint)["model"], str(self.checkpoint))
         return model
@@ -162,12 +167,13 @@ class VideoClipZeroShotTask(VideoClipTask):
         if split == "train":
             self.datasets[split] = PlaceholderDataset()
             return
-        self.datasets[split] = EncodingDataset(
+        self.datasets[split] = EncodingBatches(
             self.plan,
             self.benchmark.features,
-            text_backbone.load_tokenizer(self.model_config.bert),
+            self.tokenizer,
             max_pieces=self.model_config.max_text_pieces,
             batch_size=self.cfg.batch_size,
+            both_sides=self.own_model is not None,
         )
 
     def get_batch_iterator(
@@ -209,23 +215,15 @@ class VideoClipZeroShotTask(VideoClipTask):
             logging.getLogger(name).addFilter(silence)
         if batches is None:
             return
-        scores = self.benchmark.score(assemble(self.plan, batches))
-        evaluation = self.benchmark.evaluate(scores)
-        if self.best_possible is not None:
-            evaluation.baselines["best_possible"] = self.best_possible
-        results = results_json(
+        results = conclude(
             self.benchmark,
-            evaluation,
-            checkpoint={"path": str(self.checkpoint.resolve()), "sha256": sha256(self.checkpoint)},
-            config={
-                "task": OmegaConf.to_container(self.cfg, resolve=True, enum_to_str=True),
-                "model": vars(self.model_config),
-            },
+            assemble(self.plan, batches),
+            self.subject,
+            config={"task": OmegaConf.to_container(self.cfg, resolve=True, enum_to_str=True)},
+            best_possible=self.best_possible,
+            folder=Path(self.cfg.results_path),
         )
-        if self.fine_tuned_on:
-            results["checkpoint"]["fine_tuned_on"] = self.fine_tuned_on
-            results["paper"] = self.benchmark.paper_fine_tuned if self.fine_tuned_on == self.benchmark.name else {}
-        path = write_results(Path(self.cfg.results_path), self.benchmark, evaluation, results, scores)
+        path = Path(self.cfg.results_path) / f"{self.benchmark.name}.json"
         page = self.write_page(path)
         logger.info(f"results in {path}{f', page in {page}' if page else ''}\n{format_table(results)}")
 
@@ -242,45 +240,6 @@ class VideoClipZeroShotTask(VideoClipTask):
         return None
 
 
-def page_pictures(report: bool, videos: str | None) -> Callable[[str, float], str | None] | None:
-    """Where the pictures of a page come from; None where no page is to be written.
-
-    Raises:
-        NotADirectoryError: if there is no such folder of videos.
-    """
-    if not report:
-        return None
-    if missing := missing_page_libraries():
-        logger.warning(
-            f"no page will be written: {', '.join(missing)} is not installed. Install with pip install "
-            "'mmpt_plugin[report]' and run scripts/report.py on the results, or set task.report=false"
-        )
-        return None
-    from mmpt_plugin.report.frames import VideoFolder
-    from mmpt_plugin.report.parts import no_pictures
-
-    return VideoFolder(Path(videos)) if videos else no_pictures
-
-
-def read_best_possible(benchmark: Benchmark, data: Path) -> dict | None:
-    """The metrics of the true latents, which a generated corpus knows and has left beside its files; else None.
-
-    Raises:
-        ValueError: if their file is damaged or of another corpus.
-    """
-    path = data / benchmark.folder / f"best_possible_{benchmark.name}.npz"
-    if not path.exists():
-        return None
-    try:
-        return benchmark.evaluate(read_arrays(path)).metrics
-    except UnusableFile:
-        raise
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path} does not fit {benchmark.name} ({error}): remove it, or generate the corpus anew"
-        ) from error
-
-
 def gather_to_first(encoded: list[EncodedBatch]) -> list[EncodedBatch] | None:
     """The results of all processes on the first one; None on the others."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -289,6 +248,29 @@ def gather_to_first(encoded: list[EncodedBatch]) -> list[EncodedBatch] | None:
     parts: list[Any] | None = [None] * torch.distributed.get_world_size() if first else None
     torch.distributed.gather_object(encoded, parts)
     return [batch for part in parts for batch in part] if parts is not None else None
+
+
+def own_model_settings(content: dict[str, Any]) -> Any:
+    """The settings of a checkpoint whose model a plug-in of the user's registers; None for ours and MMPT's.
+
+    Raises:
+        ValueError: if no such model is registered.
+    """
+    settings = (content.get("cfg") or {}).get("model")
+    name = settings.get("_name") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict) or name in (None, "videoclip"):
+        return None
+    if name not in MODEL_DATACLASS_REGISTRY:
+        raise ValueError(
+            f"checkpoint.restore_file: its model is {name!r}, which nothing registers here: set common.user_dir to the folder "
+            "that does, as in its training"
+        )
+    schema = OmegaConf.structured(MODEL_DATACLASS_REGISTRY[name])
+    return OmegaConf.to_object(OmegaConf.merge(schema, settings))
+
+
+class EncodingBatches(EncodingDataset, FairseqDataset):
+    """The batches of a plan, for fairseq's data loader."""
 
 
 class PlaceholderDataset(FairseqDataset):

@@ -14,6 +14,7 @@ import torch
 
 from mmpt_plugin import VideoClip
 from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import read_checkpoint, sha256
 from mmpt_plugin.optimizers import NoUpdate
 from mmpt_plugin.tasks.zeroshot import VideoClipZeroShotTask
@@ -158,6 +159,44 @@ def test_the_originals_checkpoint(evaluate: Callable[..., dict], golden: Path) -
     given = f"model.bert={golden / 'model' / 'bert-tiny'}"
     results = evaluate(given, checkpoint=golden / "model" / "checkpoint_best.pt")
     assert results["config"]["model"]["video_layers"] == 6
+
+
+def test_a_model_of_ones_own(
+    evaluate: Callable[..., dict], pretrain: Callable[..., None], youcook2: Path, tmp_path: Path
+) -> None:
+    """The example of docs/extending.md, trained for two updates: its scores are the products of its embeddings."""
+    example = f"common.user_dir={Path(__file__).parents[1] / 'example_plugin'}"
+    run = tmp_path / "own"
+    pretrain(run, example, "model._name=bag_of_words", "task.retrieval.enabled=false", "optimization.max_update=2")
+    checkpoint = run / "checkpoint_last.pt"
+    results = evaluate(example, checkpoint=checkpoint)
+    assert results["counts"]["found"] == 7 and results["config"]["model"]["_name"] == "bag_of_words"
+    weights = read_checkpoint(checkpoint)["model"]
+    features = torch.from_numpy(np.load(youcook2 / "youcook2" / "features" / "one.npy")[:5]).float()
+    video = torch.nn.functional.linear(features, weights["video.weight"], weights["video.bias"]).mean(0)
+    clip = text_backbone.load_tokenizer(results["config"]["model"]["bert"])
+    text = weights["words.weight"][clip(SENTENCES[3])["input_ids"]].mean(0)
+    scores = np.load(tmp_path / "results" / "youcook2_scores.npz")["similarities"]
+    assert scores[3, 0] == pytest.approx(float(text @ video), abs=1e-4)
+
+
+def test_a_model_of_ones_own_that_a_benchmark_cannot_use(
+    fairseq_train: Callable[..., None], pretrain: Callable[..., None], benchmark_data: Path, tmp_path: Path
+) -> None:
+    example = f"common.user_dir={Path(__file__).parents[1] / 'example_plugin'}"
+    pretrain(
+        tmp_path / "own",
+        example,
+        "model._name=bag_of_words",
+        "task.retrieval.enabled=false",
+        "optimization.max_update=1",
+    )
+    with pytest.raises(ValueError, match="coin asks for the states of single seconds; the model bag_of_words"):
+        fairseq_train(
+            "zeroshot_coin", f"task.data={benchmark_data}", f"task.results_path={tmp_path / 'out'}", example,
+            f"checkpoint.restore_file={tmp_path / 'own' / 'checkpoint_last.pt'}", "dataset.num_workers=0",
+        )  # fmt: skip
+    assert not list((tmp_path / "out").glob("coin*"))
 
 
 # --- what is refused ---

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mmpt_plugin.evaluation.benchmark import Benchmark
 from mmpt_plugin.evaluation.benchmarks.coin import Coin
 from mmpt_plugin.evaluation.benchmarks.crosstask import CrossTask
@@ -14,3 +16,5 @@ BENCHMARKS: dict[str, type[Benchmark]] = {
     benchmark.name: benchmark
     for benchmark in (YouCook2, Msrvtt, MsrvttQa, DidemoMoment, DidemoRetrieval, Coin, CrossTask)
 }
+EVALUATIONS: dict[str, Callable[..., Benchmark]] = {**BENCHMARKS}
+"""All that can be evaluated on: the paper's, and others."""
