@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpt_plugin.report import training
+from mmpt_plugin.report import training, wanted
 from mmpt_plugin.report.command import make_pages
 from mmpt_plugin.report.gallery import three_clusters, typical_captions
 from mmpt_plugin.report.page import render
@@ -239,7 +239,7 @@ def test_a_page_that_cannot_be_written_does_not_stop_the_run(tmp_path, monkeypat
 
 
 def test_without_the_libraries_the_log_is_kept_all_the_same(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(recording, "find_spec", lambda name: None)
+    monkeypatch.setattr(wanted, "find_spec", lambda name: None)
     recorder = recording.RunRecorder(tmp_path, interval=1, page=True)
     assert "pip install 'mmpt_plugin[report]'" in caplog.text
     recorder.begin_step(0)
