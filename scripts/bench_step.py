@@ -2,10 +2,11 @@
 """Pairs per second of a training step: towers on real tokens only against padded ones, whole batches against chunks.
 
 BERT-base's size with random weights, pairs of uniform lengths (video 3-32 s, text 8-61 pieces), forward + backward +
-clipping + Adam. Each variant runs in a process of its own, as training does: steps of different sizes that share a process
-pay for each other's memory. The variants of a precision, among them a batch of many pairs in chunks if asked for, take
-turns of some seconds, in the middle of a step if need be, so that a machine whose rate drifts drifts for all of them: the
-others' processes are stopped meanwhile. Also the chunks' peak of memory above weights, gradients and optimizer. Writes JSON.
+clipping + Adam. Each variant runs in a process of its own, as training does, because steps of different sizes that share a
+process pay for each other's memory. The variants of a precision make one step each in turn, so that a machine whose rate
+drifts drifts for all of them. Every wait has a limit (--limit) and names the variant that it was for; the processes die with
+this one. bf16 is not judged where the processor computes it more slowly than fp32. Also the chunks' peak of memory above
+weights, gradients and optimizer. Writes JSON.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import argparse
 import itertools
 import json
 import os
-import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -27,7 +28,7 @@ from pathlib import Path
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for activations: must be set before torch is loaded
 
 import torch
-from hardware import hardware
+from hardware import bf16_is_fast, hardware, matmul_gigaflops
 from torch import Tensor
 from tqdm import tqdm
 from transformers import BertConfig, BertModel
@@ -48,7 +49,7 @@ class Variant:
 
     Attributes:
         pairs: of a batch.
-        steps: to measure, at least.
+        steps: to measure.
         precision: one of PRECISIONS; bf16 by autocast.
         padded: compute every position, by Hugging Face's own attention.
         chunk_pairs: as `model.chunk_pairs`.
@@ -173,30 +174,30 @@ def useful_flops(config: BertConfig, batch: Inputs) -> float:
     return 3 * (layer * (config.num_hidden_layers // 2 * video_tokens + config.num_hidden_layers * text) + projection)
 
 
-def matmul_gigaflops(dtype: torch.dtype, device: str, size: int = 2048, repeats: int = 5) -> float:
-    """What a plain matrix product of two squares reaches here."""
-    a, b = torch.randn(2, size, size, device=device).to(dtype)
-
-    def product() -> None:
-        a @ b
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return 2 * size**3 / statistics.median(seconds(product) for _ in range(repeats)) / 1e9
-
-
 def resident_mebibytes(key: str) -> float:
     """VmRSS (now) or VmHWM (the highest since the last reset) of this process."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
     return int(line.split()[1]) / 1024
 
 
-def make_steps(connection: Connection, machine: Machine, variant: Variant, warm_up: int) -> None:
-    """A process's life: warm up, say so, then for each word from the connection make a step and send the peak of memory.
+def die_with(parent: int) -> None:
+    """End this process when its parent ends, however that happens."""
 
-    The peak, in mebibytes, is above weights, gradients and moments: the warm-up starts with a step on two pairs, after which
-    these exist. Chunks warm up on a batch of two.
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def make_steps(connection: Connection, parent: int, machine: Machine, variant: Variant, warm_up: int) -> None:
+    """A process's life: warm up, say so, then for each word from the connection make a step and send its seconds.
+
+    With them goes the peak of memory, in mebibytes, above weights, gradients and moments: the warm-up starts with a step on
+    two pairs, after which these exist. Chunks warm up on a batch of two.
     """
+    die_with(parent)
     torch.set_num_threads(machine.threads)
     torch.manual_seed(0)
     model = build_model(machine.config, machine.device, variant.padded)
@@ -213,71 +214,72 @@ def make_steps(connection: Connection, machine: Machine, variant: Variant, warm_
     for seed in range(warm_up):
         step(prepare(draw_batch(2 * variant.chunk_pairs or variant.pairs, machine.device, seed)))
     batches = itertools.cycle([prepare(draw_batch(variant.pairs, machine.device, seed)) for seed in range(4)])
+    spent = 0.0
     while True:
         peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_mebibytes("VmHWM")
-        connection.send(round(peak - before))
+        connection.send((spent, round(peak - before)))
         connection.recv()
-        step(next(batches))
+        spent = seconds(step, next(batches))
 
 
 class Worker:
-    """A variant's process, which makes its steps in turns.
+    """A variant's process, which makes a step when asked.
 
     Attributes:
-        seconds: of each finished step, turns of others left out.
+        seconds: of each step.
         peak: as `make_steps` sends it.
     """
 
-    def __init__(self, machine: Machine, variant: Variant, warm_up: int) -> None:
-        context = get_context("forkserver")  # imports once; a fork of this process would share its threads' state
+    def __init__(self, name: str, machine: Machine, variant: Variant, warm_up: int, limit: float) -> None:
+        context = get_context("spawn")  # a direct child that shares none of this process's threads
+        self.name, self.limit = name, limit
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=make_steps, args=(theirs, machine, variant, warm_up), daemon=True)
+        arguments = (theirs, os.getpid(), machine, variant, warm_up)
+        self.process = context.Process(target=make_steps, args=arguments, daemon=True)
         self.process.start()
-        assert self.process.pid is not None  # it is started
-        self.pid = self.process.pid
         theirs.close()  # so that the end of the process ends recv() too
-        self.peak: int = self.connection.recv()
         self.seconds: list[float] = []
-        self.spent: float | None = None  # on the step that is under way
+        self.peak = 0
+        self._receive("its start and warm-up")
 
-    def take_turn(self, longest: float | None) -> bool:
-        """Begin a step or go on with one, until it is finished or after so many seconds; whether it is finished."""
-        if self.spent is None:
-            self.connection.send("step")
-            self.spent = 0.0
-        else:
-            os.kill(self.pid, signal.SIGCONT)
-        started = time.perf_counter()
-        finished = self.connection.poll(longest)
-        self.spent += time.perf_counter() - started
-        if finished:
-            self.peak = self.connection.recv()
-            self.seconds.append(self.spent)
-            self.spent = None
-        else:
-            os.kill(self.pid, signal.SIGSTOP)
-        return finished
+    def step(self) -> None:
+        """Make a step and keep its seconds."""
+        self.connection.send("step")
+        self.seconds.append(self._receive(f"step {len(self.seconds) + 1}"))
+
+    def _receive(self, what: str) -> float:
+        """What the process sends, or an error that says which variant took too long at what, or died."""
+        if not self.connection.poll(self.limit):
+            raise TimeoutError(f"{self.name}: {what} took longer than {self.limit:g} s (--limit)")
+        try:
+            spent, self.peak = self.connection.recv()
+        except EOFError:
+            self.process.join(10)
+            raise RuntimeError(f"{self.name}: its process ended during {what}, code {self.process.exitcode}") from None
+        return spent
 
     def close(self) -> None:
         """End the process, in the middle of a step or not."""
-        self.process.kill()  # a stopped process would not hear anything less
-        self.process.join()
+        self.process.kill()
+        self.process.join(10)
 
 
 def measure(
-    machine: Machine, variants: dict[str, Variant], precision: str, warm_up: int, longest: float | None
+    machine: Machine, variants: dict[str, Variant], precision: str, warm_up: int, limit: float
 ) -> tuple[dict[str, Worker], list[float]]:
-    """The variants' workers when all have made their steps in turns, and the rate of matrix products before each round."""
+    """The variants' workers when all have made their steps in turn, and the rate of matrix products before each round."""
     products = []
     with ExitStack() as stack:
         workers = {
-            name: stack.enter_context(closing(Worker(machine, variant, warm_up))) for name, variant in variants.items()
+            name: stack.enter_context(closing(Worker(name, machine, variant, warm_up, limit)))
+            for name, variant in variants.items()
         }
-        progress = stack.enter_context(tqdm(unit="step", desc=precision, disable=None))
-        while any(len(workers[name].seconds) < variant.steps for name, variant in variants.items()):
+        rounds = max(variant.steps for variant in variants.values())
+        for done in tqdm(range(rounds), unit="round", desc=precision, disable=None):
             products.append(matmul_gigaflops(PRECISIONS[precision], machine.device))
-            for worker in workers.values():
-                progress.update(worker.take_turn(longest))
+            for name, variant in variants.items():  # few steps of a large batch, spread over the rounds
+                if done * variant.steps // rounds < (done + 1) * variant.steps // rounds:
+                    workers[name].step()
     return workers, products
 
 
@@ -286,10 +288,10 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[64], help="sizes; the first one is compared in depth")
     parser.add_argument("--large-batch", type=int, default=0, help="also a step of so many pairs in chunks of --chunk")
     parser.add_argument("--chunk", type=int, default=32)
-    parser.add_argument("--large-steps", type=int, default=1, help="of the large batch, at least")
-    parser.add_argument("--steps", type=int, default=6, help="of every other variant, at least")
+    parser.add_argument("--large-steps", type=int, default=1, help="of the large batch")
+    parser.add_argument("--steps", type=int, default=6, help="of every other variant")
     parser.add_argument("--warm-up", type=int, default=2, help="steps of a process before those that count")
-    parser.add_argument("--turn", type=float, default=5, help="seconds after which it is the next variant's turn")
+    parser.add_argument("--limit", type=float, default=300, help="most seconds to wait for a step, or for a warm-up")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--layers", type=int, default=12)
@@ -298,23 +300,23 @@ def main() -> None:
     machine = Machine(args.device, args.threads, args.layers, args.width)
     before = hardware(args.device)
     torch.set_num_threads(args.threads)
+    judged = [name for name in PRECISIONS if name == "fp32" or args.device != "cpu" or bf16_is_fast()]
     pairs = args.pairs[0]
     variants = {
         f"{kind}_{precision}": Variant(pairs, args.steps, precision, padded=kind == "padded")
-        for precision in PRECISIONS
+        for precision in judged
         for kind in ("padded", "packed")
     }
     if args.large_batch:
         variants["chunked_fp32"] = Variant(args.large_batch, args.large_steps, chunk_pairs=args.chunk)
     variants |= {f"packed_fp32_{size}_pairs": Variant(size, args.steps) for size in args.pairs[1:]}
     workers: dict[str, Worker] = {}
-    products: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
-    for precision in PRECISIONS:
+    products: dict[str, list[float]] = {precision: [] for precision in judged}
+    for precision in judged:
         names = [name for name, variant in variants.items() if variant.precision == precision]
         # a GPU keeps its rate, but has no memory for several at once
         for group in [[name] for name in names] if args.device == "cuda" else [names]:
-            longest = None if args.device == "cuda" else args.turn
-            measured = measure(machine, {name: variants[name] for name in group}, precision, args.warm_up, longest)
+            measured = measure(machine, {name: variants[name] for name in group}, precision, args.warm_up, args.limit)
             workers |= measured[0]
             products[precision] += measured[1]
     times = {name: worker.seconds for name, worker in workers.items()}
@@ -332,13 +334,12 @@ def main() -> None:
         "pairs_per_second": {  # medians
             name: round(variants[name].pairs / statistics.median(values), 3) for name, values in times.items()
         },
-        "packed_over_padded": {
-            name: round(rates[f"packed_{name}"] / rates[f"padded_{name}"], 3) for name in PRECISIONS
-        },
+        "not_judged": [name for name in PRECISIONS if name not in judged],  # slower than fp32 on this processor
+        "packed_over_padded": {name: round(rates[f"packed_{name}"] / rates[f"padded_{name}"], 3) for name in judged},
         "useful_gigaflops_per_pair": round(flops / 1e9, 2),
         "matmul_gigaflops": {name: round(value) for name, value in peaks.items()},
         "share_of_matmul_rate": {
-            name: round(flops * rates[f"packed_{name}"] / 1e9 / peaks[name], 3) for name in PRECISIONS
+            name: round(flops * rates[f"packed_{name}"] / 1e9 / peaks[name], 3) for name in judged
         },
     }
     if args.large_batch:

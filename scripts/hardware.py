@@ -1,7 +1,9 @@
-"""What a benchmark ran on, for its report."""
+"""What a benchmark runs on: its description for the report, and how fast matrix products are there."""
 
 import os
 import platform
+import statistics
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,3 +32,21 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
     if device.startswith("cuda"):
         report["gpu"] = torch.cuda.get_device_name(device)
     return report
+
+
+def matmul_gigaflops(dtype: torch.dtype, device: str = "cpu", size: int = 2048, repeats: int = 5) -> float:
+    """What a plain matrix product of two squares reaches here."""
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / statistics.median(times) / 1e9
+
+
+def bf16_is_fast() -> bool:
+    """Whether this processor has arithmetic for bf16. Without it a step takes many times as long as in fp32."""
+    return matmul_gigaflops(torch.bfloat16, size=256) > matmul_gigaflops(torch.float32, size=256)

@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -41,15 +44,69 @@ def test_data() -> None:
 @pytest.mark.slow
 def test_step() -> None:
     sizes = ["--pairs", "6", "--warm-up", "1", "--steps", "3", "--large-batch", "60", "--chunk", "4"]
-    found = report("bench_step.py", *sizes, *TINY, "--turn", "0.05")
+    found = report("bench_step.py", *sizes, *TINY)
     steps = {name: len(times) for name, times in found["seconds"].items()}
-    assert steps.keys() == {"padded_fp32", "packed_fp32", "padded_bf16", "packed_bf16", "chunked_fp32"}
-    assert steps.pop("chunked_fp32") >= 1 and min(steps.values()) >= 3
+    judged = {"fp32", "bf16"} - set(found["not_judged"])
+    assert "fp32" in judged and found["packed_over_padded"].keys() == judged
+    assert steps == {"chunked_fp32": 1} | {f"{kind}_{name}": 3 for kind in ("padded", "packed") for name in judged}
     assert found["pairs_per_second"].keys() == found["seconds"].keys()
     assert found["large_batch"]["pairs"] == 60 and found["large_batch"]["pair_time_over_whole"] > 0
     # 2 and 1 layers of 12 * 64^2 weights and the projection; 36.5 and 19.5 tokens, forward and backward
     expected = 3 * 2 * (12 * 64**2 * (2 * 36.5 + 19.5) + 17.5 * (512 * 64 + 64**2)) / 1e9
     assert found["useful_gigaflops_per_pair"] == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_step_that_takes_too_long_is_named() -> None:
+    command = [sys.executable, str(SCRIPTS / "bench_step.py"), "--pairs", "6", *TINY, "--limit", "0.01"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and "padded_fp32: its start and warm-up took longer than 0.01 s" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_processes_of_the_steps_die_with_their_parent() -> None:
+    command = [sys.executable, str(SCRIPTS / "bench_step.py"), "--pairs", "6", *TINY, "--steps", "100000"]
+    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        workers = wait_for(
+            lambda: [c for c in psutil.Process(parent.pid).children() if "spawn_main" in str(c.cmdline())]
+        )
+    finally:
+        parent.kill()
+        parent.wait()
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+
+def wait_for(found: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
+    """What `found` finds, asked until it finds something or a minute is over."""
+    end = time.monotonic() + 60
+    while not (result := found()) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert result
+    return result
+
+
+def test_a_benchmark_that_does_not_end_is_stopped_and_named(load_script, monkeypatch, tmp_path, capsys) -> None:
+    bench = load_script("bench")
+    (tmp_path / "endless.py").write_text("import subprocess\nsubprocess.run(['sleep', '60'])\n")
+    monkeypatch.setattr(bench, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(bench, "COMMANDS", {"data": "endless.py"})
+    monkeypatch.setattr(sys, "argv", ["bench.py", str(tmp_path / "out"), "--only", "data", "--limit", "0.3"])
+    assert bench.main() == 1
+    said = capsys.readouterr()
+    assert "not finished" in said.out and "data" in said.err
+
+
+def test_what_this_processor_computes_slowly_is_not_judged(load_script) -> None:
+    bench = load_script("bench")
+    ratio = bench.Ratio("", "step", lambda report: report["packed_over_padded"]["bf16"], 2)
+    assert bench.row(ratio, {"packed_over_padded": {}}) == (
+        {"ratio": "", "value": "not judged: slow here", "bound": ">= 2", "": ""},
+        False,
+    )
+    assert bench.row(ratio, {"packed_over_padded": {"bf16": 1.9}})[1]
+    with pytest.raises(KeyError):
+        bench.row(ratio, {})
 
 
 @pytest.mark.slow
@@ -74,5 +131,5 @@ def test_zeroshot(benchmark: str) -> None:
     found = report(
         "bench_zeroshot.py", "--benchmark", benchmark, "--videos", "4", "--labels", "10", "--repeats", "1", "--tiny"
     )
-    assert found["times_faster_than_plain"].keys() == {"fp32", "bf16"}
+    assert found["times_faster_than_plain"].keys() in ({"fp32"}, {"fp32", "bf16"})
     assert all(value > 0 for value in found["times_faster_than_plain"].values())
