@@ -165,10 +165,12 @@ def _read_json(source: Source, start: str) -> Iterator[Entry]:
         yield from many_videos.read_lines(source)
         return
     if start.startswith("[") or re.search(rf'"(?:{"|".join(ONE_VIDEO_NAMES)})"\s*:\s*\[', start):
-        transcript = read_recogniser(source, _parsed(source))
+        content = _parsed(source)
+        transcript = read_recogniser(source, content)
         if transcript is None:
             raise UnusableFile(f"{source.name}: JSON of no known layout. Known are: {KNOWN}.")
-        yield transcript
+        named = content.get("video_id") if isinstance(content, dict) else None  # as our own transcripts have it
+        yield transcript._replace(video_id=named) if isinstance(named, str) else transcript
         return
     if re.match(r'\{\s*"(?:text|language|systeminfo|wireMagic)"\s*:\s*["{0-9]', start):  # a very long text first
         transcript = read_recogniser(source, _parsed(source))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
@@ -109,7 +109,7 @@ class VideoBlocks:
         Time t becomes output frame round(t * fps), half up. An output frame shows the last picture at or before it; the
         last picture stands for its own duration. Where the pictures start late, the first output frame is repeated.
         """
-        with _open(self.path) as container:
+        with open_container(self.path) as container:
             stream = _video_stream(container)
             if stream is None:
                 kinds = ", ".join(sorted({s.type for s in container.streams})) or "none at all"
@@ -250,7 +250,7 @@ class SquareFilter:
 def has_video_stream(path: Path) -> bool:
     """Whether a file is a video by its content, whatever its name."""
     try:
-        with _open(path) as container:
+        with open_container(path) as container:
             return _video_stream(container) is not None
     except (UnusableFile, OSError, av.error.FFmpegError):
         return False
@@ -286,14 +286,15 @@ def autorotate_filters(display_matrix: np.ndarray) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[InputContainer]:
+def open_container(path: Path, containers: Sequence[str] = CONTAINERS) -> Iterator[InputContainer]:
+    """A video opened by libavformat, which may open this one file alone, of one of the containers that are named."""
     require_file(path)
-    options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+    options = {"format_whitelist": ",".join(containers), "protocol_whitelist": "file"}
     try:
         # With "file:" no name is taken for a protocol; the options are for the demuxer, so both lists hold inside too.
         container = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
     except av.error.ArgumentError as error:  # what libavformat makes of a format that is not on the list
-        raise VideoError(f"{path}: not a container of video that is read here ({', '.join(CONTAINERS)})") from error
+        raise VideoError(f"{path}: not a container of video that is read here ({', '.join(containers)})") from error
     with container:
         yield container
 

@@ -1,4 +1,4 @@
-"""Worker processes of the commands: forked, and dead as soon as the command is."""
+"""Worker processes of the commands, which end as soon as the command does."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ def positive(text: str) -> int:
 
 
 def run_in_workers(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int, kept: str
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int, kept: str, method: str = "fork"
 ) -> Iterator[tuple[Item, Result]]:
     """Calls `work` with each item, in this process (one worker) or in several; yields item and result as they end.
 
-    Workers are forked: they share what was read and imported before. Few items are taken ahead of the workers.
+    Forked workers share what was read and imported before. Few items are taken ahead of the workers.
 
     Args:
         work: a function of a module; it and its results must pickle.
         items: taken one by one.
         workers: processes; 1 works in this one.
         kept: what of the finished work is kept after a failure, for the message.
+        method: how workers are started; "spawn" where a library's threads would not survive a fork.
 
     Raises:
         ValueError: a worker process died. Errors of `work` pass through; items that have not begun are then dropped.
@@ -49,7 +50,7 @@ def run_in_workers(
         for item in items:
             yield item, work(item)
         return
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(workers, context, initializer=end_with_parent)
     running: dict[Future[Result], Item] = {}
     try:
