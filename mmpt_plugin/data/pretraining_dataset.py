@@ -1,12 +1,11 @@
 """Pre-training data for fairseq: one item is one group of videos with clips drawn from each."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from fairseq.data import FairseqDataset
+from fairseq.dataclass import ChoiceEnum
 from numpy.typing import NDArray
 
 from mmpt_plugin.data.caption_table import CaptionTable
@@ -19,40 +18,64 @@ SAMPLING_RULES = ("overlapped", "aligned", BAG)
 FIRST_SECONDS = "first"  # one fixed clip a video, for retrieval's `first_32s`
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClipSettings:
-    """How clips are drawn (paper, section 3.3) and cut.
+    """How clips are drawn (paper, section 3.3) and cut: the keys of `task` on the command line that say so.
 
-    Attributes:
-        sampling: `overlapped`; `aligned` for clips whose video spans their text; `bag` for clips with several captions,
-            each a text of its own; `first` for the first `max_seconds` of a video with the captions that start there.
-        clips_per_video: clips drawn from each video of a group, independently: a video with few captions repeats them.
-        text_tokens: smallest and largest text budget of overlapped and aligned clips, word pieces.
-        clip_seconds: smallest and largest length of the video window of overlapped clips and those with bags.
-        max_seconds, max_pieces: what the model takes; longer clips are cut.
-        bag_captions: captions of a bag.
+    `clip_sampling` may also be `first`: the first `max_video_seconds` of a video with the captions that start there.
     """
 
-    sampling: str = "overlapped"
-    clips_per_video: int = 16
-    text_tokens: tuple[int, int] = (8, 64)
-    clip_seconds: tuple[int, int] = (3, 32)
-    max_seconds: int = 32
-    max_pieces: int = 61
-    bag_captions: int = 5
+    clip_sampling: ChoiceEnum(list(SAMPLING_RULES)) = field(  # type: ignore[valid-type]
+        default="overlapped",
+        metadata={
+            "help": "overlapped; aligned: video span = text span; bag: several captions, each a text, for criterion mil_nce"
+        },
+    )
+    clips_per_video: int = field(
+        default=16,
+        metadata={
+            "help": "clips drawn from each video of a group, independently: a video with few captions repeats them",
+            "at_least": 1,
+            "at_most": 10_000,
+        },
+    )
+    min_text_tokens: int = field(
+        default=8, metadata={"help": "smallest budget of a text span, word pieces", "at_least": 0}
+    )
+    max_text_tokens: int = field(
+        default=64, metadata={"help": "largest budget of a text span, word pieces", "at_least": 1}
+    )
+    min_clip_seconds: int = field(
+        default=3, metadata={"help": "shortest video window, but of aligned clips", "at_least": 1}
+    )
+    max_clip_seconds: int = field(
+        default=32, metadata={"help": "longest video window, but of aligned clips", "at_least": 1}
+    )
+    bag_captions: int = field(
+        default=5,
+        metadata={
+            "help": "captions of a bag (clip_sampling=bag); a video must have so many",
+            "at_least": 1,
+            "at_most": 10_000,
+        },
+    )
+    max_video_seconds: int = field(default=32, metadata={"help": "what the model takes; longer clips are cut"})
+    max_text_pieces: int = field(default=61, metadata={"help": "what the model takes; longer texts are cut"})
 
-    def __post_init__(self) -> None:
-        if self.sampling not in (*SAMPLING_RULES, FIRST_SECONDS):
-            raise ValueError(f"task.clip_sampling is {self.sampling!r}: choose one of {', '.join(SAMPLING_RULES)}")
-        if self.clips_per_video < 1:
-            raise ValueError(f"task.clips_per_video is {self.clips_per_video}: at least 1 is needed")
-        if self.bag_captions < 1:
-            raise ValueError(f"task.bag_captions is {self.bag_captions}: at least 1 is needed")
+    @property
+    def text_tokens(self) -> tuple[int, int]:
+        """Smallest and largest budget of a text span."""
+        return self.min_text_tokens, self.max_text_tokens
+
+    @property
+    def clip_seconds(self) -> tuple[int, int]:
+        """Shortest and longest video window."""
+        return self.min_clip_seconds, self.max_clip_seconds
 
     @property
     def captions_needed(self) -> int:
         """Captions that every video must have."""
-        return self.bag_captions if self.sampling == BAG else 1
+        return self.bag_captions if self.clip_sampling == BAG else 1
 
 
 def draw_pairs(
@@ -74,24 +97,26 @@ def draw_pairs(
         index: recorded as the pairs' `id`.
     """
     table, n = corpus.group_captions(videos), clips.clips_per_video
-    if clips.sampling == "overlapped":
+    if clips.clip_sampling == "overlapped":
         spans = sample_overlapped_clips_batch(
             table, n, rng, text_tokens=clips.text_tokens, clip_seconds=clips.clip_seconds
         )
-    elif clips.sampling == "aligned":
+    elif clips.clip_sampling == "aligned":
         spans = sample_aligned_clips_batch(table, n, rng, text_tokens=clips.text_tokens)
-    elif clips.sampling == BAG:
+    elif clips.clip_sampling == BAG:
         spans = sample_bags_batch(table, n, rng, bag_captions=clips.bag_captions, clip_seconds=clips.clip_seconds)
+    elif clips.clip_sampling == FIRST_SECONDS:
+        spans = np.repeat(_first_clips(table, clips.max_video_seconds), n, 0)
     else:
-        spans = np.repeat(_first_clips(table, clips.max_seconds), n, 0)
+        raise ValueError(f"task.clip_sampling is {clips.clip_sampling!r}: choose one of {', '.join(SAMPLING_RULES)}")
     repeated = np.repeat(videos, clips.clips_per_video)
     features, seconds, pieces, lengths = corpus.clips(
-        repeated, spans, max_seconds=clips.max_seconds, max_tokens=clips.max_pieces
+        repeated, spans, max_seconds=clips.max_video_seconds, max_tokens=clips.max_text_pieces
     )
-    if clips.sampling == BAG:  # each caption is a text
+    if clips.clip_sampling == BAG:  # each caption is a text
         caption = (spans[:, 2, None] + np.arange(clips.bag_captions)).ravel()
         of_video = np.repeat(repeated, clips.bag_captions)
-        pieces, lengths = corpus.texts(of_video, caption, caption + 1, max_tokens=clips.max_pieces)
+        pieces, lengths = corpus.texts(of_video, caption, caption + 1, max_tokens=clips.max_text_pieces)
     video_ids = [corpus.video_ids[video] for video in repeated]
     return build_pairs(index, video_ids, build_video(features, seconds), build_text(pieces, lengths, special))
 

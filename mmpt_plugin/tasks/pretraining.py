@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
 from mmpt_plugin.data.epoch_iterator import FixedEpochIterator, GroupEpochIterator
 from mmpt_plugin.data.groups import GroupSource, RandomGroups, consecutive_groups
 from mmpt_plugin.data.pairs import Batch, SpecialTokens
-from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, SAMPLING_RULES, ClipSettings, PretrainingDataset
+from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, ClipSettings, PretrainingDataset
 from mmpt_plugin.features.manifest import check_same_settings
 from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
@@ -39,7 +39,7 @@ VIDEO_LISTS = {"train": "train.txt", "valid": "val.txt"}
 
 
 @dataclass
-class VideoClipPretrainingConfig(TrainingConfig):
+class VideoClipPretrainingConfig(ClipSettings, TrainingConfig):
     """The paper's set-up (sections 3.3 and 4.2)."""
 
     data: str = field(default=MISSING, metadata={"help": "data folder; holds howto100m/{train.txt,val.txt,shards/}"})
@@ -48,40 +48,6 @@ class VideoClipPretrainingConfig(TrainingConfig):
         metadata={
             "help": "videos in a group; a group is a batch",
             "at_least": 1,
-        },
-    )
-    clips_per_video: int = field(
-        default=16,
-        metadata={
-            "help": "clips drawn from each video of a group",
-            "at_least": 1,
-            "at_most": 10_000,
-        },
-    )
-    clip_sampling: ChoiceEnum(list(SAMPLING_RULES)) = field(  # type: ignore[valid-type]
-        default="overlapped",
-        metadata={
-            "help": "overlapped; aligned: video span = text span; bag: several captions, each a text, for criterion mil_nce"
-        },
-    )
-    min_text_tokens: int = field(
-        default=8, metadata={"help": "smallest budget of a text span, word pieces", "at_least": 0}
-    )
-    max_text_tokens: int = field(
-        default=64, metadata={"help": "largest budget of a text span, word pieces", "at_least": 1}
-    )
-    min_clip_seconds: int = field(
-        default=3, metadata={"help": "shortest video window, but of aligned clips", "at_least": 1}
-    )
-    max_clip_seconds: int = field(
-        default=32, metadata={"help": "longest video window, but of aligned clips", "at_least": 1}
-    )
-    bag_captions: int = field(
-        default=5,
-        metadata={
-            "help": "captions of a bag (clip_sampling=bag); a video must have so many",
-            "at_least": 1,
-            "at_most": 10_000,
         },
     )
     on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
@@ -112,15 +78,7 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
 
     def __init__(self, cfg: VideoClipPretrainingConfig) -> None:
         super().__init__(cfg)
-        self.clips = ClipSettings(
-            sampling=str(cfg.clip_sampling),
-            clips_per_video=cfg.clips_per_video,
-            text_tokens=(cfg.min_text_tokens, cfg.max_text_tokens),
-            clip_seconds=(cfg.min_clip_seconds, cfg.max_clip_seconds),
-            bag_captions=cfg.bag_captions,
-            max_seconds=cfg.max_video_seconds,
-            max_pieces=cfg.max_text_pieces,
-        )
+        self.clips = ClipSettings(**{own.name: getattr(cfg, own.name) for own in fields(ClipSettings)})
         tokenizer = text_backbone.load_tokenizer(cfg.bert)
         self.tokenizer, self.vocabulary = tokenizer, tokenizer.get_vocab()
         self.special = SpecialTokens.of(tokenizer)
@@ -219,7 +177,7 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         first = str(retrieval.clips) == "first_32s"
         clips = replace(
             self.clips,
-            sampling=FIRST_SECONDS if first else "aligned",
+            clip_sampling=FIRST_SECONDS if first else "aligned",
             clips_per_video=1 if first else retrieval.clips_per_video,
         )
         dataset = PretrainingDataset(corpus, clips, self.special, self.cfg.seed, stream=RETRIEVAL_STREAM)

@@ -55,12 +55,12 @@ CLIPS = {
 def drawn(clips: Any) -> tuple:
     """All that decides which clips are drawn and how they are cut."""
     return (
-        str(clips.sampling),
+        str(clips.clip_sampling),
         clips.clips_per_video,
         tuple(clips.text_tokens),
         tuple(clips.clip_seconds),
-        clips.max_seconds,
-        clips.max_pieces,
+        clips.max_video_seconds,
+        clips.max_text_pieces,
         clips.bag_captions,
     )
 
