@@ -59,15 +59,16 @@ def check_launch() -> None:
     ):
         started = os.environ.get(variable, "1")
         if started.isdigit() and int(started) > 1:
-            slurm = "" if launcher == "torchrun" else " (and MASTER_ADDR, MASTER_PORT in the environment)"
+            slurm = "" if launcher == "torchrun" else " (and MASTER_ADDR and MASTER_PORT to the environment)"
             raise NotJoined(
                 f"{launcher} started {started} processes ({variable}), but they are not joined: each would run alone and "
                 f"write the same files. Add{slurm}\n"
                 "    distributed_training.distributed_init_method=env:// distributed_training.distributed_no_spawn=true\n"
                 f"    distributed_training.distributed_world_size={started} "
                 f"'distributed_training.distributed_rank=${{oc.env:{rank}}}'\n"
-                "    'distributed_training.device_id=${oc.env:LOCAL_RANK}'\n"
-                "or, on CPUs, in place of the last line\n"
+                "and, where each process sees one GPU alone\n"
+                "    distributed_training.device_id=0\n"
+                "or, on CPUs\n"
                 "    distributed_training.distributed_backend=gloo distributed_training.ddp_backend=legacy_ddp "
                 "common.cpu=true"
             )
