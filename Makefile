@@ -11,7 +11,6 @@ EXTRAS := train,cpu,prepare,speech,search,report,docs,tensorboard,dev
 # A process a core, each with one thread of torch; the tests of a file stay together, for they share what is costly to make.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 DEMO := runs/demo
-BENCHMARKS := youcook2 msrvtt msrvtt_qa didemo_moment didemo_retrieval coin crosstask
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,8 +32,7 @@ $(VENV)/.done: setup.py constraints.txt
 
 demo: setup  ## write the demo corpus, pre-train on it, evaluate on all benchmarks, print a table
 	$(BIN)/fairseq-hydra-train --config-dir projects/videoclip --config-name demo
-	set -e; for name in $(BENCHMARKS); do \
-	    scripts/evaluate_$$name.sh $(DEMO)/checkpoint_best.pt $(DEMO)/data $(DEMO)/results common.cpu=true; done
+	scripts/evaluate_all.sh $(DEMO)/checkpoint_best.pt $(DEMO)/data $(DEMO)/results
 	@$(BIN)/python scripts/collect_results.py --brief $(DEMO)/results
 
 test: setup lint  ## all tests, with the slow ones

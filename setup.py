@@ -48,6 +48,7 @@ setup(
             "mmpt-captions=mmpt_plugin.preparation.prepare_captions:main",
             "mmpt-check=mmpt_plugin.preparation.check_data:main",
             "mmpt-configs=mmpt_plugin.config_folder:main",
+            "mmpt-evaluate=mmpt_plugin.commands.evaluate:main",
             "mmpt-extract=mmpt_plugin.features.command:main",
             "mmpt-results=mmpt_plugin.report.collect:main",
             "mmpt-search=mmpt_plugin.search.command:main",

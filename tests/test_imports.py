@@ -14,7 +14,7 @@ ALLOWED = {  # part -> parts that it may import besides itself and `files`, the 
     "criterions": {"bounds", "data", "models"},
     "runs": {"bounds", "data", "models"},
     "retrieval": {"bounds", "data", "models", "criterions", "runs"},
-    "evaluation": {"bounds", "data", "models", "criterions", "features", "inference"},
+    "evaluation": {"bounds", "captions", "data", "models", "criterions", "features", "inference"},
     "finetuning": {"bounds", "data", "evaluation"},
     "features": {"data"},
     "preparation": {"captions", "data", "models", "evaluation", "features", "finetuning"},

@@ -16,7 +16,7 @@ import numpy as np
 from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.data.windows import Window, sliding_windows
 from mmpt_plugin.evaluation.annotation_files import malformed
-from mmpt_plugin.evaluation.benchmarks import coin, crosstask, msrvtt, msrvtt_qa, youcook2
+from mmpt_plugin.evaluation.benchmarks import coin, crosstask, msrvtt, msrvtt_qa, own_data, youcook2
 from mmpt_plugin.evaluation.benchmarks.text_to_video import first_window, require_official_split
 
 logger = logging.getLogger(__name__)
@@ -144,20 +144,30 @@ def coin_training(files: TrainingFiles) -> TrainingSet:
     """All videos of subset "training"; the classes are the labels that occur in them, by increasing id."""
     require_official_split("coin", files.split)
     path = files.annotations or files.data / "coin" / "COIN.json"
-    training = {video.video_id: video for video in coin.read_coin(path) if video.subset == "training"}
-    label_ids = tuple(coin.label_texts(training.values()))
-    if not label_ids:
+    training = [video for video in coin.read_coin(path) if video.subset == "training"]
+    if not coin.label_texts(training):
         raise malformed(path, coin.OFFICIAL_FILE, "no annotated video in subset 'training'")
     features = files.open_features("coin")
-    present, missing = files.present(features, training)
+    present, missing = files.present(features, (video.video_id for video in training))
+    return _labelled("coin", training, features, present, missing)
+
+
+def _labelled(
+    name: str,
+    training: Sequence[coin.CoinVideo],
+    features: FeatureFolder,
+    present: Iterable[str],
+    missing: list[str],
+) -> TrainingSet:
+    label_ids = tuple(coin.label_texts(training))
     class_of = {label_id: position for position, label_id in enumerate(label_ids, start=1)}
-    filled = _videos_with_seconds("coin", present, features)
+    filled = _videos_with_seconds(name, present, features)
     videos = [
         LabelledVideo(
             _windows(features, video.video_id, COIN_STRIDE),
             coin.paint_targets(video.segments, features.seconds(video.video_id), class_of),
         )
-        for video in training.values()
+        for video in training
         if video.video_id in filled
     ]
     return TrainingSet(features, missing, videos=videos, label_ids=label_ids)
@@ -181,6 +191,26 @@ def crosstask_training(files: TrainingFiles) -> TrainingSet:
             labels = crosstask.paint_steps(intervals, features.seconds(video), len(steps))
             videos.append(LabelledVideo(_windows(features, video, CROSSTASK_STRIDE), labels, steps))
     return TrainingSet(features, content.absent or missing, videos=videos)
+
+
+def own_training(files: TrainingFiles) -> TrainingSet:
+    """The rows of csv/train.csv (or of `annotations`): clips with sentences, or videos with labels by the second."""
+    require_official_split(own_data.NAME, files.split)
+    path = files.annotations or files.data / own_data.NAME / own_data.TRAINING_FILE
+    kind, listed = own_data.read_own_data(path)
+    features = files.open_features(own_data.NAME)
+    present, missing = files.present(features, (clip.video_id for clip in listed))
+    if kind == "label":
+        return _labelled(
+            own_data.NAME, own_data.own_labelled_videos(path, listed, features), features, present, missing
+        )
+    sentences: dict[Window, list[str]] = {}
+    for clip in listed:
+        if clip.video_id in present:
+            window = first_window(features, clip.video_id, *own_data.own_window_seconds(clip))
+            sentences.setdefault(window, []).append(clip.words)
+    clips = [CaptionedClip(window, tuple(own)) for window, own in sentences.items()]
+    return TrainingSet(features, missing, _clips_with_seconds(own_data.NAME, clips))
 
 
 def _clips_with_seconds(name: str, clips: Sequence[CaptionedClip]) -> list[CaptionedClip]:
@@ -231,5 +261,6 @@ TRAINING_SETS: dict[str, Callable[[TrainingFiles], TrainingSet]] = {
     "msrvtt_qa": msrvtt_qa_training,
     "coin": coin_training,
     "crosstask": crosstask_training,
+    own_data.NAME: own_training,
 }
 """By the benchmarks' names on the command line."""

@@ -32,6 +32,7 @@ from mmpt_plugin.tasks.recording import RecordedTask
 logger = logging.getLogger(__name__)
 
 SETTING = "checkpoint.finetune_from_model"
+FRAME_CRITERIONS = ("frame_cross_entropy", "step_binary_cross_entropy")
 
 
 @dataclass
@@ -155,6 +156,16 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
         Raises:
             ValueError: if it wants negatives of other processes, which need batches of one size.
         """
+        labels, learns_labels = bool(self.training_set.videos), cfg._name in FRAME_CRITERIONS
+        if labels != learns_labels:
+            raise ValueError(
+                f"criterion._name is {cfg._name}, but {self.cfg.benchmark} gives "
+                + (
+                    f"labels of seconds: set it to one of {', '.join(FRAME_CRITERIONS)}, with dataset.batch_size=1"
+                    if labels
+                    else "pairs of clips and sentences: set it to video_text_contrastive or directed_contrastive"
+                )
+            )
         if getattr(cfg, "gather", False):
             raise ValueError(
                 "criterion.gather is true; fine-tuning's batches differ in size by a clip from process to process, so "

@@ -248,6 +248,37 @@ def test_repeats_that_make_no_sense(finetune: Callable[..., dict]) -> None:
         finetune("coin", "task.repeats=2")
 
 
+def test_a_table_of_ones_own(
+    finetune: Callable[..., dict], fairseq_train: Callable[..., None], benchmark_data: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(benchmark_data / "coin", tmp_path / "data" / "csv"))
+    rows = "train_a,0,3,{}\ntrain_a,4,7,{}\ntrain_b,0,3,{}\n"
+    for kind, words, overrides in (
+        ("text", ("cut the onions", "add salt", "stir"), ()),
+        ("label", ("cut", "salt", "stir"), ("criterion._name=frame_cross_entropy", "dataset.batch_size=1")),
+    ):
+        for name in ("train.csv", "test.csv"):
+            (folder / name).write_text(f"video,start,end,{kind}\n" + rows.format(*words))
+        saved = finetune("csv", "optimization.max_epoch=1", *overrides, data=tmp_path / "data", to=kind)
+        assert len(saved["cfg"]["model"]["frame_labels"]) == (3 if kind == "label" else 0)
+        fairseq_train(
+            "zeroshot_csv", f"task.data={tmp_path / 'data'}", f"task.results_path={tmp_path / kind}", "task.report=false",
+            f"checkpoint.restore_file={tmp_path / kind / 'checkpoint_last.pt'}", "dataset.num_workers=0",
+        )  # fmt: skip
+        results = read_results(tmp_path / kind / "csv.json")
+        assert ("R@1" if kind == "text" else "foreground_accuracy") in results["metrics"]
+        assert results["counts"]["missing"] == [] and results["baselines"]["chance"]
+
+
+def test_a_criterion_that_does_not_fit_the_data(finetune: Callable[..., dict]) -> None:
+    with pytest.raises(ValueError, match=r"criterion\._name is frame_cross_entropy, but youcook2 gives pairs of clips"):
+        finetune("youcook2", "criterion._name=frame_cross_entropy", "~criterion.direction", "~criterion.temperature")
+    with pytest.raises(
+        ValueError, match=r"criterion\._name is video_text_contrastive, but coin gives labels of seconds"
+    ):
+        finetune("coin", "criterion._name=video_text_contrastive")
+
+
 def test_batches_of_nothing(finetune: Callable[..., dict]) -> None:
     with pytest.raises(ValueError, match=r"dataset\.batch_size is 0: it must be at least 1"):
         finetune("youcook2", "dataset.batch_size=0")

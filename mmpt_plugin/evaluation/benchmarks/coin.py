@@ -241,63 +241,30 @@ def count_ratios(counts: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]
     return ratios
 
 
-class Coin(Benchmark):
-    """Frame-wise action segmentation on COIN's testing subset.
+class FrameLabelling(Benchmark):
+    """Each second of a video gets one of some labels, or background. Subclasses call `_set_videos`.
 
-    Metrics: `frame_accuracy` over all frames (the paper's number; predicting background everywhere scores 58.9% on the
-    official set, hence `baselines.all_background` and the others), `foreground_accuracy` over frames whose true label
-    is not background, segmental `edit` and `F1@10/25/50`. `calibrated` holds the same with `calibrated_predictions`.
-    The original's only number is our `frame_accuracy`, where it runs: it crashes on videos of 0 or 1 second and on
-    label ids with gaps. Here ids with gaps become classes in the order of ids (the same classes where there is no gap),
-    and a video of 0 seconds, without a frame to label, counts nowhere.
+    Metrics: `frame_accuracy` over all frames, `foreground_accuracy` over frames whose true label is not background,
+    segmental `edit` and `F1@10/25/50`. `calibrated` holds the same with `calibrated_predictions`. Label ids become classes
+    in the order of ids, and a video of 0 seconds, without a frame to label, counts nowhere.
 
     After fine-tuning the frame classifier labels the frames, background included: its best class, with logits averaged
     over windows; label texts and threshold have no part in it, and there is no `calibrated`.
-
-    Args:
-        data: folder that holds coin/.
-        annotations: COIN.json; default: <data>/coin/COIN.json.
-        features: folder of <video>.npy; default: <data>/coin/features.
-        on_missing: "error" or "skip" for test videos without features.
-        feature_size: width of a feature row.
-        split: "official".
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_coin` and `FeatureFolder`; for another split; if no testing video is
-            annotated.
     """
 
-    name: ClassVar[str] = "coin"
-    folder: ClassVar[str] = "coin"
-    paper: ClassVar[dict] = {"frame_accuracy": 0.589}
-    paper_fine_tuned: ClassVar[dict] = {"frame_accuracy": 0.687}
-    official_items: ClassVar[int] = 2797
-
-    def __init__(
-        self,
-        data: Path,
-        *,
-        annotations: Path | None = None,
-        features: Path | None = None,
-        on_missing: str = "error",
-        feature_size: int = 512,
-        split: str = "official",
-    ) -> None:
-        require_official_split(self.name, split)
-        path = Path(annotations or Path(data) / "coin" / "COIN.json")
-        testing = {video.video_id: video for video in read_coin(path) if video.subset == "testing"}
-        texts = label_texts(testing.values())  # also from test videos without features, as in the original
-        if not texts:
-            raise malformed(path, OFFICIAL_FILE, "no annotated video in subset 'testing'")
-        self.features = FeatureFolder(features or Path(data) / "coin" / "features", feature_size)
-        present, self.missing = self.features.require(testing, on_missing)
+    def _set_videos(self, videos: Sequence[CoinVideo], features: FeatureFolder, on_missing: str) -> None:
+        """The test videos; labels count even of those without features, as in the original."""
+        listed = {video.video_id: video for video in videos}
+        texts = label_texts(videos)
+        self.features = features
+        present, self.missing = features.require(listed, on_missing)
         self.found = len(present)
         warn_if_incomplete(self)
-        self.videos = [testing[video_id] for video_id in present]
+        self.videos = [listed[video_id] for video_id in present]
         self.labels = list(texts.values())
         self.class_of = {label_id: position for position, label_id in enumerate(texts, start=1)}
         self.classifier_ids: tuple[int, ...] = ()
-        self.seconds = {video_id: self.features.seconds(video_id) for video_id in present}
+        self.seconds = {video_id: features.seconds(video_id) for video_id in present}
         warn_of_cut_segments(
             self.name, ((s.start, s.end, self.seconds[video.video_id]) for video in self.videos for s in video.segments)
         )
@@ -307,9 +274,9 @@ class Coin(Benchmark):
         unseen = sorted(set(self.class_of) - set(label_ids))
         if unseen:
             raise ValueError(
-                f"COIN: {len(unseen)} labels of the test videos were in no training video of this checkpoint, first "
+                f"{self.name}: {len(unseen)} labels of the test videos were in no training video of this checkpoint, first "
                 f"{unseen[0]} ({self.labels[self.class_of[unseen[0]] - 1]!r}); its frame classifier knows "
-                f"{len(label_ids)} labels. Evaluate on the COIN.json that it was fine-tuned on, or fine-tune again"
+                f"{len(label_ids)} labels. Evaluate on the data that it was fine-tuned on, or fine-tune again"
             )
         self.classifier_ids = tuple(label_ids)
 
@@ -377,11 +344,11 @@ class Coin(Benchmark):
         columns = 1 + len(scores["label_ids"]) if "label_ids" in scores else len(self.labels)
         if len(lengths) != len(self.videos) or logits.shape != (lengths.sum(), columns) or not len(logits):
             raise ValueError(
-                f"COIN scores of shape {logits.shape} for {len(lengths)} videos do not fit the annotations: needed is "
+                f"{self.name}: scores of shape {logits.shape} for {len(lengths)} videos do not fit the annotations: needed is "
                 f"a row for each second of {len(self.videos)} videos and {columns} columns"
             )
         if not np.isfinite(logits).all():
-            raise ValueError("COIN logits hold NaN or infinite values: look for a diverged checkpoint")
+            raise ValueError(f"{self.name}: logits hold NaN or infinite values: look for a diverged checkpoint")
         filled = lengths > 0
         cuts = np.cumsum(lengths[filled])[:-1]
         targets = [paint_targets(v.segments, t, self.class_of) for v, t in zip(self.videos, lengths) if t]
@@ -425,3 +392,47 @@ class Coin(Benchmark):
                 },
             ),
         )
+
+
+class Coin(FrameLabelling):
+    """Frame-wise action segmentation on COIN's testing subset.
+
+    `frame_accuracy` is the paper's number; predicting background everywhere scores 58.9% on the official set, hence
+    `baselines.all_background` and the other metrics. The original has no other number; it crashes on videos of 0 or 1
+    second and on label ids with gaps, where ours goes on.
+
+    Args:
+        data: folder that holds coin/.
+        annotations: COIN.json; default: <data>/coin/COIN.json.
+        features: folder of <video>.npy; default: <data>/coin/features.
+        on_missing: "error" or "skip" for test videos without features.
+        feature_size: width of a feature row.
+        split: "official".
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_coin` and `FeatureFolder`; for another split; if no testing video is
+            annotated.
+    """
+
+    name: ClassVar[str] = "coin"
+    folder: ClassVar[str] = "coin"
+    paper: ClassVar[dict] = {"frame_accuracy": 0.589}
+    paper_fine_tuned: ClassVar[dict] = {"frame_accuracy": 0.687}
+    official_items: ClassVar[int] = 2797
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        annotations: Path | None = None,
+        features: Path | None = None,
+        on_missing: str = "error",
+        feature_size: int = 512,
+        split: str = "official",
+    ) -> None:
+        require_official_split(self.name, split)
+        path = Path(annotations or Path(data) / "coin" / "COIN.json")
+        testing = [video for video in read_coin(path) if video.subset == "testing"]
+        if not label_texts(testing):
+            raise malformed(path, OFFICIAL_FILE, "no annotated video in subset 'testing'")
+        self._set_videos(testing, FeatureFolder(features or Path(data) / "coin" / "features", feature_size), on_missing)
