@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from mmpt_plugin.data.inputs import batches_by_length, join_texts, tokenize
@@ -17,7 +18,7 @@ from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.data.windows import sliding_windows
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.config import VideoClipConfig
-from mmpt_plugin.models.loading import load_videoclip
+from mmpt_plugin.models.loading import checkpoint_config, model_of_checkpoint
 from mmpt_plugin.models.text_backbone import load_tokenizer
 from mmpt_plugin.models.videoclip import VideoClipModel
 
@@ -70,49 +71,74 @@ class VideoClip:
         Raises:
             FileNotFoundError, ValueError: if the checkpoint is missing, unsafe to load, or does not fit.
         """
-        model, cfg = load_videoclip(checkpoint, bert)
-        settings = feature_settings(read_checkpoint(Path(checkpoint)))
-        return cls(model.to(device), load_tokenizer(cfg.bert), settings, cfg, Path(checkpoint))
+        path = Path(checkpoint)
+        content = read_checkpoint(path, "checkpoint")
+        cfg = checkpoint_config(path, content, bert)
+        model = model_of_checkpoint(path, content, cfg)
+        return cls(model.to(device), load_tokenizer(cfg.bert), feature_settings(content), cfg, path)
 
     @torch.no_grad()
-    def encode_text(self, texts: Sequence[str], batch_size: int = 128) -> Tensor:
+    def encode_text(
+        self,
+        texts: str | Iterable[str],
+        batch_size: int = 128,
+        *,
+        normalize: bool = False,
+        convert_to_numpy: bool = False,
+        show_progress_bar: bool = False,
+    ) -> Tensor | NDArray[np.float32]:
         """Embed texts of any length; word pieces past the model's longest are cut.
 
+        Args:
+            texts: one text, or a list, array or pandas Series of texts.
+            batch_size: texts encoded at once.
+            normalize: scale embeddings to length 1, so that dot products are cosines. The model was trained without.
+            convert_to_numpy: give a numpy array instead of a tensor on the model's device.
+            show_progress_bar: show a bar on standard error.
+
         Returns:
-            (N, D) float32.
+            (N, D) float32; (1, D) for one text.
+
+        Raises:
+            ValueError: for an item that is no text, naming its position; for a batch size below 1.
         """
-        pieces = tokenize(self.tokenizer, texts, self.model.text_encoder.max_pieces)
+        pieces = tokenize(self.tokenizer, _as_texts(texts), self.model.text_encoder.max_pieces)
         lengths = np.array([len(piece) for piece in pieces], np.int64)
         special = SpecialTokens.of(self.tokenizer)
         embeddings = self._empty(len(pieces))
-        for batch in batches_by_length(lengths, batch_size):
+        for batch in _with_bar(batches_by_length(lengths, _checked_size(batch_size)), "texts", show_progress_bar):
             text = join_texts([pieces[index] for index in batch], special)
             embeddings[batch] = self.model.embed_texts(text["text_ids"].to(self._device), text["text_lengths"]).float()
-        return embeddings
+        return _finished(embeddings, normalize, convert_to_numpy)
 
     @torch.no_grad()
     def encode_video(
         self,
-        features: Sequence[ArrayLike] | None = None,
+        features: Iterable[ArrayLike | Tensor] | None = None,
         batch_size: int = 128,
         *,
         videos: str | Path | Sequence[str | Path] | None = None,
         network: str | None = None,
-    ) -> Tensor:
+        normalize: bool = False,
+        convert_to_numpy: bool = False,
+        show_progress_bar: bool = False,
+    ) -> Tensor | NDArray[np.float32]:
         """Embed videos of any length, given as features or as files.
 
         Args:
-            features: one array (seconds, feature_size) a video, one row a second. Longer ones than the model takes are
-                covered by windows that overlap by half, whose embeddings are averaged.
+            features: one array or tensor (seconds, feature_size) a video, of any floating type, one row a second. Longer
+                ones than the model takes are covered by windows that overlap by half, whose embeddings are averaged.
             batch_size: windows encoded at once.
             videos: files, instead of features; see `extract_features`.
             network: what makes the files' features; see `extract_features`.
+            normalize, convert_to_numpy, show_progress_bar: as for `encode_text`.
 
         Returns:
             (N, D) float32.
 
         Raises:
-            ValueError: for another shape, values that are not finite, or what `extract_features` refuses.
+            ValueError: for another shape, values that are not finite, or rows that are not of length 1 where those of the
+                training were; for a batch size below 1; for what `extract_features` refuses.
             FileNotFoundError: if a video or the network's weights are missing.
         """
         if (features is None) == (videos is None):
@@ -121,22 +147,22 @@ class VideoClip:
             features = self.extract_features(videos or [], network)
         longest = self.model.video_encoder.max_seconds
         size = self.model.video_encoder.feature_projection.input.in_features
-        arrays = [self._checked(np.asarray(video), position, size) for position, video in enumerate(features)]
+        arrays = [self._checked(video, position, size) for position, video in enumerate(features)]
         windows = [
             (position, start, end)
             for position, video in enumerate(arrays)
-            for start, end in sliding_windows(len(video), longest, longest // 2) or [(0, 0)]
+            for start, end in sliding_windows(len(video), longest, max(longest // 2, 1)) or [(0, 0)]
         ]
         lengths = np.array([end - start for _, start, end in windows], np.int64)
         embeddings, count = self._empty(len(arrays)), torch.zeros(len(arrays), 1, device=self._device)
-        for batch in batches_by_length(lengths, batch_size):
+        for batch in _with_bar(batches_by_length(lengths, _checked_size(batch_size)), "windows", show_progress_bar):
             rows = [arrays[position][start:end] for position, start, end in (windows[index] for index in batch)]
-            seconds = torch.from_numpy(np.concatenate(rows).astype(np.float32)).to(self._device)
+            seconds = torch.from_numpy(np.concatenate(rows)).to(self._device)
             encoded = self.model.embed_videos(seconds, lengths[batch]).float()
             owner = torch.tensor([windows[index][0] for index in batch], device=self._device)
             embeddings.index_add_(0, owner, encoded)
             count.index_add_(0, owner, torch.ones(len(batch), 1, device=self._device))
-        return embeddings / count
+        return _finished(embeddings / count, normalize, convert_to_numpy)
 
     def extract_features(
         self, videos: str | Path | Sequence[str | Path], network: str | None = None
@@ -172,14 +198,26 @@ class VideoClip:
         paths = [videos] if isinstance(videos, str | Path) else videos
         return [self._extractors[network].extract(path).features for path in paths]
 
-    @staticmethod
-    def _checked(video: np.ndarray, position: int, size: int) -> np.ndarray:
+    def _checked(self, given: Any, position: int, size: int) -> NDArray[np.float32]:
+        """A video's features in float32."""
+        video = np.asarray(given.float().cpu() if torch.is_tensor(given) else given)  # numpy knows no bfloat16
+        if video.dtype.kind not in "fiu":
+            raise ValueError(f"features[{position}] holds {video.dtype}; numbers are needed, (seconds, {size})")
         if video.ndim != 2 or video.shape[1] != size:
             raise ValueError(
                 f"features[{position}] has shape {video.shape}; (seconds, {size}) is needed, one row a second"
             )
         if not np.isfinite(video).all():
             raise ValueError(f"features[{position}] holds NaN or infinite values")
+        video = video.astype(np.float32)
+        if (self.feature_settings or {}).get("normalisation") == "l2" and len(video):
+            lengths = np.linalg.norm(video, axis=1)
+            other = np.flatnonzero((np.abs(lengths - 1) > 0.01) & (lengths > 0))
+            if len(other):
+                raise ValueError(
+                    f"features[{position}] has rows of other lengths than 1 ({lengths[other[0]]:.3g} in row {other[0]}), but "
+                    "the model was trained on L2-normalised features: divide each row by its norm"
+                )
         return video
 
     @property
@@ -188,3 +226,33 @@ class VideoClip:
 
     def _empty(self, rows: int) -> Tensor:
         return torch.zeros(rows, self.model.video_encoder.transformer.config.hidden_size, device=self._device)
+
+
+def _as_texts(texts: str | Iterable[str]) -> list[str]:
+    if isinstance(texts, str):
+        return [texts]
+    listed = list(texts)
+    for position, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise ValueError(f"texts[{position}] is {text!r}, which is no text: leave it out or make it a string")
+    return [str(text) for text in listed]  # numpy's strings too
+
+
+def _checked_size(batch_size: int) -> int:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
+    return batch_size
+
+
+def _with_bar(batches: list[NDArray[np.int64]], what: str, shown: bool) -> Iterator[NDArray[np.int64]]:
+    """The batches, with a bar that counts what is in them."""
+    with tqdm(total=sum(map(len, batches)), unit=f" {what}", disable=not shown) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))
+
+
+def _finished(embeddings: Tensor, normalize: bool, convert_to_numpy: bool) -> Tensor | NDArray[np.float32]:
+    if normalize:
+        embeddings = torch.nn.functional.normalize(embeddings, dim=1)
+    return embeddings.cpu().numpy() if convert_to_numpy else embeddings

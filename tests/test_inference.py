@@ -134,3 +134,43 @@ def test_video_files_need_features_of_the_models_size(clip, films, monkeypatch):
 def test_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.pt"):
         VideoClip.from_pretrained(tmp_path / "none.pt")
+
+
+def test_texts_come_in_any_form(clip):
+    two = clip.encode_text(["add the onions", "stir"])
+    assert torch.equal(clip.encode_text(np.array(["add the onions", "stir"])), two)
+    assert torch.equal(clip.encode_text(text for text in ("add the onions", "stir")), two)
+    one = clip.encode_text("add the onions")
+    assert one.shape == (1, 32)
+    torch.testing.assert_close(one[0], two[0], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"texts\[1\] is nan, which is no text"):
+        clip.encode_text(["add", float("nan")])
+
+
+def test_options_of_encoding(clip, capsys):
+    x = np.random.default_rng(0).standard_normal((5, 512), dtype=np.float32)
+    for encode, given in ((clip.encode_text, ["add the onions", ""]), (clip.encode_video, [x, x[:2]])):
+        plain = encode(given)
+        scaled = encode(given, normalize=True, convert_to_numpy=True, show_progress_bar=True)
+        assert isinstance(scaled, np.ndarray) and scaled.dtype == np.float32
+        np.testing.assert_allclose(scaled, plain / plain.norm(dim=1, keepdim=True), rtol=1e-5)
+        assert "2/2" in capsys.readouterr().err
+        with pytest.raises(ValueError, match="batch_size is 0"):
+            encode(given, batch_size=0)
+
+
+def test_features_of_reduced_precision(clip):
+    x = torch.randn(5, 512, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(clip.encode_video([x.bfloat16()]), clip.encode_video([x.bfloat16().float()]))
+    with pytest.raises(ValueError, match=r"features\[0\] holds <U1"):
+        clip.encode_video([np.full((5, 512), "a")])
+
+
+def test_rows_that_should_have_length_one(clip):
+    clip.feature_settings = {"normalisation": "l2"}  # as the settings of extracted features state
+    x = np.random.default_rng(0).standard_normal((5, 512))
+    with pytest.raises(ValueError, match=r"features\[1\] has rows of other lengths than 1 \(.* in row 0\)"):
+        clip.encode_video([np.zeros((0, 512)), x])
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x[2] = 0
+    assert clip.encode_video([x.astype(np.float16)]).shape == (1, 32)

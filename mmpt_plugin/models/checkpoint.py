@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy._core.multiarray import scalar
 
-# MMPT's files hold the options of its run in this plain container; loading one runs no code of the file.
-torch.serialization.add_safe_globals([argparse.Namespace])
+from mmpt_plugin.files import UnusableFile
+from mmpt_plugin.files.torch_files import load_torch
+
+# MMPT's files hold the options of its run in the first, a plain container. The others are numbers as numpy keeps them,
+# which some versions of fairseq saved as the best loss. Loading any of these runs no code of the file.
+NUMBER_TYPES = {type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")}
+SAFE: list[Any] = [argparse.Namespace, np.dtype, *NUMBER_TYPES, scalar, (scalar, "numpy.core.multiarray.scalar")]
+torch.serialization.add_safe_globals(SAFE)
 
 
 def read_checkpoint(path: Path, setting: str = "checkpoint.restore_file") -> dict[str, Any]:
@@ -23,40 +30,52 @@ def read_checkpoint(path: Path, setting: str = "checkpoint.restore_file") -> dic
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a fairseq checkpoint, or cannot be loaded without running code that it carries.
+        ValueError: if it is damaged or not a fairseq checkpoint, or cannot be loaded without running code that it carries.
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise FileNotFoundError(f"{setting}: no checkpoint at {path}; give the path of an existing .pt file")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        checkpoint = load_torch(path)
+    except UnusableFile as error:
+        reason = str(error).removeprefix(f"{path}: ")
         raise ValueError(
-            f"{setting}: {path} cannot be loaded safely; a checkpoint written by fairseq-hydra-train or "
-            f"by MMPT is needed ({str(error).splitlines()[0]})"
+            f"{setting}: {path} cannot be loaded safely; a checkpoint written by fairseq-hydra-train or by MMPT is needed "
+            f"({reason})"
         ) from error
-    if not isinstance(checkpoint, dict) or "model" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
         raise ValueError(f"{setting}: {path} holds no 'model': it is not a checkpoint of fairseq")
     return checkpoint
 
 
 def model_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The `model` settings that one of our checkpoints was trained with; empty for MMPT's."""
-    settings = (checkpoint.get("cfg") or {}).get("model")
+    settings = _part(checkpoint, "cfg").get("model")
     return dict(settings) if isinstance(settings, dict) and settings.get("_name") == "videoclip" else {}
 
 
 def feature_settings(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     """How the features were made that one of our checkpoints was trained on; None where its shards did not say."""
-    settings = (checkpoint.get("task_state") or {}).get("features")
+    settings = _part(checkpoint, "task_state").get("features")
     return dict(settings) if isinstance(settings, dict) else None
+
+
+def backbone_record(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """What one of our checkpoints tells of its text backbone (`TextBackbone.record`); None for others and early ones."""
+    record = _part(checkpoint, "task_state").get("text_backbone")
+    return record if isinstance(record, dict) else None
 
 
 def fine_tuned_on(checkpoint: dict[str, Any]) -> str | None:
     """The benchmark that one of our checkpoints was fine-tuned on; None for any other."""
-    match (checkpoint.get("cfg") or {}).get("task"):
+    match _part(checkpoint, "cfg").get("task"):
         case {"_name": "videoclip_finetuning", "benchmark": benchmark}:
             return str(benchmark)
     return None
+
+
+def _part(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
+    part = checkpoint.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def sha256(path: Path) -> str:

@@ -1,7 +1,11 @@
 """The model's settings, with the paper's values as defaults."""
 
-from dataclasses import dataclass, field
-from typing import List, Optional  # noqa: UP035 (no other list on fairseq's command line)
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, List, Optional, get_args  # noqa: UP035 (no other list on fairseq's command line)
+
+from mmpt_plugin.bounds import check_bounds
+from mmpt_plugin.models.pooling import POOLING
 
 DEFAULT_BERT = "bert-base-uncased"
 
@@ -26,18 +30,58 @@ class VideoClipConfig:
     pooling: str = field(
         default="mean", metadata={"help": "embedding: mean over tokens and [SEP], or (cls) the state of [CLS]"}
     )
-    feature_size: int = field(default=512, metadata={"help": "width of the video features (S3D: 512)"})
-    max_video_seconds: int = field(
-        default=32, metadata={"help": "longest clip; the video's [SEP] follows this position"}
+    feature_size: int = field(
+        default=512, metadata={"help": "width of the video features (S3D: 512)", "at_least": 1, "at_most": 2**16}
     )
-    max_text_pieces: int = field(default=61, metadata={"help": "most word pieces of a text, without [CLS] and [SEP]"})
+    max_video_seconds: int = field(
+        default=32,
+        metadata={"help": "longest clip; the video's [SEP] follows this position", "at_least": 1, "at_most": 2**16},
+    )
+    max_text_pieces: int = field(
+        default=61,
+        metadata={"help": "most word pieces of a text, without [CLS] and [SEP]", "at_least": 1, "at_most": 2**16},
+    )
     chunk_pairs: int = field(
         default=0,
         metadata={
-            "help": "run the towers on so many pairs at a time, to train large batches in little memory; 0: on all"
+            "help": "run the towers on so many pairs at a time, to train large batches in little memory; 0: on all",
+            "at_least": 0,
         },
     )
     frame_labels: List[int] = field(  # noqa: UP006
         default_factory=list,
         metadata={"help": "label ids of the frame classifier, as fine-tuning found them; none: no classifier"},
     )
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], source: str) -> "VideoClipConfig":
+        """Settings from a file, each of its type.
+
+        Raises:
+            ValueError: for an unknown setting, or one of another type; `source` names the file.
+        """
+        known = {setting.name: setting for setting in fields(VideoClipConfig)}
+        for name, value in settings.items():
+            if name not in known:
+                raise ValueError(f"{source}: model.{name} is no setting of this version; known are {', '.join(known)}")
+            kind = known[name].type
+            if kind == List[int]:  # noqa: UP006
+                fits = isinstance(value, list) and all(type(label) is int for label in value)
+            else:
+                fits = type(value) in (get_args(kind) or (kind,))
+            if not fits:
+                raise ValueError(f"{source}: model.{name} is {value!r}, but must be of the type {kind}")
+        return cls(**settings)
+
+
+def check_settings(cfg: VideoClipConfig) -> None:
+    """Refuse settings outside of their bounds; `cfg` may also be hydra's.
+
+    Raises:
+        ValueError: naming the setting, its value and what is allowed.
+    """
+    check_bounds(cfg, VideoClipConfig, "model")
+    if cfg.pooling not in POOLING:
+        raise ValueError(f"model.pooling is {cfg.pooling!r}: it must be one of {', '.join(POOLING)}")
+    if len(set(cfg.frame_labels)) < len(cfg.frame_labels):
+        raise ValueError(f"model.frame_labels is {list(cfg.frame_labels)}: a label stands there twice")

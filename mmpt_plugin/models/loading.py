@@ -11,6 +11,7 @@ from torch import Tensor
 from mmpt_plugin.models.checkpoint import model_settings, read_checkpoint
 from mmpt_plugin.models.config import DEFAULT_BERT, VideoClipConfig
 from mmpt_plugin.models.mmpt_checkpoint import with_our_names
+from mmpt_plugin.models.text_backbone import check_finite, check_vocabulary
 from mmpt_plugin.models.videoclip import FRAME_CLASSIFIER, VideoClipModel
 
 
@@ -26,7 +27,7 @@ def checkpoint_config(path: Path, content: dict[str, Any], bert: str | None = No
     settings.pop("_name", None)
     beside = path.parent / "bert"
     recorded = str(beside) if settings and (beside / "config.json").is_file() else settings.get("bert", DEFAULT_BERT)
-    return VideoClipConfig(**settings | {"bert": bert or recorded})
+    return VideoClipConfig.of(settings | {"bert": bert or recorded}, str(path))
 
 
 def load_videoclip(path: str | Path, bert: str | None = None) -> tuple[VideoClipModel, VideoClipConfig]:
@@ -38,9 +39,19 @@ def load_videoclip(path: str | Path, bert: str | None = None) -> tuple[VideoClip
     path = Path(path)
     content = read_checkpoint(path)
     cfg = checkpoint_config(path, content, bert)
+    return model_of_checkpoint(path, content, cfg), cfg
+
+
+def model_of_checkpoint(path: Path, content: dict[str, Any], cfg: VideoClipConfig) -> VideoClipModel:
+    """The model of a checkpoint that was read, in evaluation mode and float32.
+
+    Raises:
+        ValueError: if vocabulary, settings and weights do not belong together.
+    """
+    check_vocabulary(cfg.bert, content, path.parent / "bert", str(path))
     model = VideoClipModel.from_config(cfg)
     load_weights(model, content["model"], str(path))
-    return model.eval(), cfg
+    return model.eval()
 
 
 def load_weights(model: VideoClipModel, state_dict: dict[str, Any], source: str) -> None:
@@ -50,8 +61,8 @@ def load_weights(model: VideoClipModel, state_dict: dict[str, Any], source: str)
         ValueError: if they do not fit; `source` names the checkpoint.
     """
     check_state_dict(model, state_dict, source)
-    tensors = {key: value for key, value in state_dict.items() if torch.is_tensor(value)}
-    model.load_state_dict(with_our_names(tensors, model.cls_id, model.sep_id))
+    check_finite(state_dict, f"the weights in {source}")
+    model.load_state_dict(with_our_names(state_dict, model.cls_id, model.sep_id))
 
 
 def check_state_dict(
@@ -68,6 +79,9 @@ def check_state_dict(
     Raises:
         ValueError: listing the missing, the unknown and those of another shape.
     """
+    other = [key for key, value in state_dict.items() if not (isinstance(key, str) and torch.is_tensor(value))]
+    if other:
+        raise ValueError(f"{source} has {other[0]!r} among its parameters, which is no tensor with a name")
     own, given = model.state_dict(), with_our_names(state_dict, model.cls_id, model.sep_id)
     if new_classifier:
         own = {key: value for key, value in own.items() if not key.startswith(FRAME_CLASSIFIER)}

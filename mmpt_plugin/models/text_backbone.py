@@ -1,16 +1,23 @@
-"""Reading a folder (or hub name) of BERT or another text encoder: its configuration, its weights, its tokenizer."""
+"""The text backbone, BERT or another text encoder: its configuration, weights and tokenizer, from a folder or the hub.
+
+A folder is foreign input. No code that it brings is run, and every error names it.
+"""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import inspect
+import json
 import logging
-import pickle
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     MODEL_MAPPING,
     AutoConfig,
@@ -22,36 +29,141 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from mmpt_plugin.files.text import read_text
+from mmpt_plugin.files.writing import whole_folder
+from mmpt_plugin.models.checkpoint import backbone_record
 from mmpt_plugin.models.dropout import replace_dropout
 from mmpt_plugin.models.packing import can_be_packed
 
 logger = logging.getLogger(__name__)
 
+SIZES = {  # the largest value of each; what is larger is a damaged file
+    "hidden_size": 2**14,
+    "num_hidden_layers": 2**9,
+    "num_attention_heads": 2**10,
+    "intermediate_size": 2**17,
+    "vocab_size": 2**22,
+    "max_position_embeddings": 2**20,
+}
+LARGEST_PARAMETERS = 2 * 10**10
+
+
+@dataclass(frozen=True)
+class TextBackbone:
+    """What building a model takes, beside its weights.
+
+    Attributes:
+        config: of the transformer.
+        cls_id, sep_id: the tokens around a text.
+        vocabulary: hash of the word pieces and their ids.
+    """
+
+    config: PretrainedConfig
+    cls_id: int
+    sep_id: int
+    vocabulary: str
+
+    @classmethod
+    def load(cls, bert: str) -> TextBackbone:
+        """That of a folder or hub name.
+
+        Raises:
+            ValueError: if its configuration or tokenizer cannot be used, or the two do not belong together.
+        """
+        config, tokenizer = load_config(bert), load_tokenizer(bert)
+        largest = max(tokenizer.get_vocab().values())
+        if largest >= config.vocab_size:
+            raise ValueError(
+                f"model.bert: the tokenizer at {bert!r} has ids up to {largest}, but its config.json a vocab_size of "
+                f"{config.vocab_size}: vocabulary and configuration are of different models, or a special token is missing "
+                "in the vocabulary and was added behind it"
+            )
+        return cls(config, tokenizer.cls_token_id, tokenizer.sep_token_id, vocabulary_hash(tokenizer))
+
+    def record(self) -> dict[str, Any]:
+        """Plain values to keep in a checkpoint, from which `of_record` makes the same."""
+        config = json.loads(self.config.to_json_string(use_diff=False))
+        return {"config": config, "cls_id": self.cls_id, "sep_id": self.sep_id, "vocabulary": self.vocabulary}
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any], source: str) -> TextBackbone:
+        """What `record` kept.
+
+        Raises:
+            ValueError: if the record is not whole; `source` names the file it stands in.
+        """
+        with naming(source, "the record of the text backbone"):
+            settings = dict(record["config"])
+            config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+            check_config(config, source)
+            return cls(config, int(record["cls_id"]), int(record["sep_id"]), str(record["vocabulary"]))
+
+
+def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of all word pieces with their ids, by which checkpoint and tokenizer are compared."""
+    words = sorted(tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+
+
+@contextmanager
+def naming(bert: str, part: str) -> Iterator[None]:
+    """Turn whatever transformers raises for a damaged folder into an error that names the folder."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith("model."):
+            raise
+        raise ValueError(f"model.bert: {part} at {bert!r} cannot be used ({_first_line(error)})") from error
+
 
 def load_config(bert: str) -> PretrainedConfig:
-    """The folder's configuration, checked.
+    """The folder's configuration, checked, for float32.
 
     Raises:
-        ValueError: if there is none, it is no encoder, or its width is not divisible by its heads.
+        ValueError: if there is none, it is no encoder, or its sizes do not make one.
     """
     try:
-        config = AutoConfig.from_pretrained(bert)
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(bert, trust_remote_code=False)
+    except Exception as error:
         raise ValueError(
-            f"model.bert: no BERT configuration at {bert!r}. Give a folder with config.json, vocab.txt and weights, or a "
-            f"name on the model hub that this machine can reach ({_first_line(error)})"
+            f"model.bert: no BERT configuration at {bert!r}. Give a folder with config.json, vocab.txt and "
+            f"weights, or a name on the model hub that this machine can reach ({_first_line(error)})"
         ) from error
+    check_config(config, bert)
+    return config
+
+
+def check_config(config: PretrainedConfig, bert: str) -> None:
+    """Refuse what is no text encoder, and sizes that do not make one.
+
+    Raises:
+        ValueError: naming the folder and the value.
+    """
     if type(config) not in MODEL_MAPPING or config.is_encoder_decoder or not hasattr(config, "hidden_size"):
         raise ValueError(
             f"model.bert: {bert!r} is of the type {config.model_type!r}, which is no text encoder. Give one that yields "
             "a state for each token: bert, roberta, xlm-roberta, distilbert, deberta-v2, ..."
         )
+    for name, largest in SIZES.items():
+        value = getattr(config, name, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+            raise ValueError(
+                f"model.bert: {bert!r} has {name} {value!r}; a whole number from 1 to {largest} is needed: correct its "
+                "config.json"
+            )
     if config.hidden_size % config.num_attention_heads:
         raise ValueError(
             f"model.bert: {bert!r} has hidden_size {config.hidden_size}, which is not divisible by its "
             f"num_attention_heads {config.num_attention_heads}: correct its config.json"
         )
-    return config
+    width, inner = config.hidden_size, getattr(config, "intermediate_size", 4 * config.hidden_size)
+    parameters = width * (config.vocab_size + config.num_hidden_layers * (4 * width + 2 * inner))
+    if parameters > LARGEST_PARAMETERS:
+        raise ValueError(
+            f"model.bert: {bert!r} asks for {parameters:.1e} parameters, more than the {LARGEST_PARAMETERS:.0e} that are "
+            "allowed: correct its config.json"
+        )
+    config.dtype = torch.float32  # training and evaluation choose their own precision, whatever the folder is stored in
 
 
 def load_tokenizer(bert: str) -> PreTrainedTokenizerBase:
@@ -61,19 +173,27 @@ def load_tokenizer(bert: str) -> PreTrainedTokenizerBase:
     clips join captions, so that the same word stands first and in the middle.
 
     Raises:
-        ValueError: if there is none, or it has no words, or lacks [CLS], [SEP] or [PAD], or sets them elsewhere.
+        ValueError: if there is none, or it has no words, or lacks [CLS], [SEP] or [PAD], has one twice, or sets them
+            elsewhere.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(bert, add_prefix_space=True)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(bert, add_prefix_space=True, trust_remote_code=False)
+    except Exception as error:
         raise ValueError(
-            f"model.bert: no tokenizer at {bert!r}; a BERT folder needs vocab.txt or tokenizer.json ({_first_line(error)})"
+            f"model.bert: no tokenizer at {bert!r}; a BERT folder needs vocab.txt or tokenizer.json "
+            f"({_first_line(error)})"
         ) from error
-    if None in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id):
-        raise ValueError(f"model.bert: the tokenizer at {bert!r} must have [CLS], [SEP] and [PAD] tokens")
+    special = {name: getattr(tokenizer, f"{name}_token_id") for name in ("cls", "sep", "pad")}
+    if None in special.values() or len(set(special.values())) < len(special):
+        raise ValueError(
+            f"model.bert: the tokenizer at {bert!r} must have [CLS], [SEP] and [PAD] tokens of their own; it has the ids "
+            f"{special}"
+        )
     if len(tokenizer) == len(tokenizer.all_special_ids):  # what a folder with config.json alone gives, without an error
         raise ValueError(f"model.bert: no vocabulary at {bert!r}; a BERT folder needs vocab.txt or tokenizer.json")
-    frame = tokenizer("")["input_ids"]
+    _check_word_list(Path(bert) / "vocab.txt", [tokenizer.cls_token, tokenizer.sep_token, tokenizer.pad_token])
+    with naming(bert, "the tokenizer"):
+        frame = tokenizer("")["input_ids"]
     if frame and frame != [tokenizer.cls_token_id, tokenizer.sep_token_id]:
         raise ValueError(
             f"model.bert: the tokenizer at {bert!r} sets {tokenizer.convert_ids_to_tokens(frame)} around a text; "
@@ -82,9 +202,22 @@ def load_tokenizer(bert: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _check_word_list(path: Path, special: list[str]) -> None:
+    """Refuse special tokens that are missing in vocab.txt, which tokenizers add behind it, or stand in it twice."""
+    if not path.is_file():
+        return
+    words = read_text(path).split("\n")
+    for token in special:
+        if (times := words.count(token)) != 1:
+            raise ValueError(f"model.bert: {path} has {token!r} {times} times; each special token must be there once")
+
+
 def new_transformer(config: PretrainedConfig) -> PreTrainedModel:
     """A transformer of that configuration with random weights, without BERT's unused pooler, with quick dropout."""
-    transformer = AutoModel.from_config(config, **_without_pooler(config))
+    with naming(config.name_or_path or config.model_type, "the configuration"):
+        transformer = AutoModel.from_config(
+            config, trust_remote_code=False, dtype=torch.float32, **_without_pooler(config)
+        )
     replace_dropout(transformer)
     return transformer
 
@@ -153,16 +286,29 @@ def initialise_text(transformer: PreTrainedModel, bert: str) -> None:
         ValueError: if the folder has no weights, lacks some of them, or they are damaged or unsafe to load.
     """
     try:
-        arguments = _without_pooler(transformer.config)
+        arguments = _without_pooler(transformer.config) | {"trust_remote_code": False, "dtype": torch.float32}
         source, info = AutoModel.from_pretrained(bert, **arguments, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+    except Exception as error:
         raise ValueError(
             f"model.bert: no weights at {bert!r} (model.safetensors or pytorch_model.bin) that can be loaded to start "
             f"from ({_first_line(error)})"
         ) from error
     if info["missing_keys"]:
         raise ValueError(f"model.bert: the weights at {bert!r} lack {sorted(info['missing_keys'])}")
-    transformer.load_state_dict(source.state_dict())
+    check_finite(source.state_dict(), f"model.bert: the weights at {bert!r}")
+    with naming(bert, "the weights"):
+        transformer.load_state_dict(source.state_dict())
+
+
+def check_finite(weights: Mapping[str, Any], source: str) -> None:
+    """Refuse weights with NaN or infinite values, of a diverged training or a damaged file.
+
+    Raises:
+        ValueError: naming the weights by `source` and by their names.
+    """
+    damaged = [name for name, value in weights.items() if torch.is_tensor(value) and not value.isfinite().all()]
+    if damaged:
+        raise ValueError(f"{source} have NaN or infinite values in {len(damaged)} tensors, as {damaged[0]}")
 
 
 @torch.no_grad()
@@ -185,33 +331,60 @@ def initialise_video(transformer: PreTrainedModel, text: PreTrainedModel, cls_id
 
 
 def save_reference(bert: str, folder: Path) -> None:
-    """Keep the configuration and tokenizer (not the weights) beside a checkpoint, so that it can be used on its own."""
-    if not folder.exists():
-        load_config(bert).save_pretrained(folder)
-        load_tokenizer(bert).save_pretrained(folder)
+    """Keep configuration and tokenizer (not the weights) beside a run's checkpoints, so that these can be used alone.
+
+    What stands there already is kept if it is the same, and replaced if it is of another text backbone or not whole. One
+    process of a run must call this, not all.
+    """
+    config, tokenizer = load_config(bert), load_tokenizer(bert)
+    if folder.exists():
+        try:
+            kept = TextBackbone.load(str(folder))
+        except ValueError:
+            kept = None
+        if kept and kept.vocabulary == vocabulary_hash(tokenizer) and _settings(kept.config) == _settings(config):
+            return
+        shutil.rmtree(folder)
+    with whole_folder(folder) as aside:
+        config.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
 
 
-def check_vocabulary(bert: str, reference: Path, source: str) -> None:
+def _settings(config: PretrainedConfig) -> dict[str, Any]:
+    """What tells configurations apart; the version that wrote one and the folder it was read from do not."""
+    return {
+        name: value for name, value in config.to_dict().items() if name not in ("transformers_version", "_name_or_path")
+    }
+
+
+def check_vocabulary(bert: str, checkpoint: dict[str, Any], reference: Path, source: str) -> None:
     """Refuse a tokenizer that gives words other ids than a checkpoint was trained with.
 
     Args:
         bert: folder or hub name of the tokenizer to use.
-        reference: what `save_reference` kept beside the checkpoint; nothing is checked where there is no such folder.
+        checkpoint: its content. The vocabulary's hash is part of it, but for MMPT's and early ones of ours.
+        reference: what `save_reference` kept beside the checkpoint, the next best where there is no hash.
         source: names the checkpoint in the message.
 
     Raises:
         ValueError: if the vocabularies differ.
     """
-    if not (reference / "config.json").is_file() or Path(bert) == reference:
+    record = backbone_record(checkpoint)
+    given = load_tokenizer(bert)
+    if record is not None:
+        differ = vocabulary_hash(given) != record.get("vocabulary")
+    elif (reference / "config.json").is_file() and Path(bert) != reference:
+        differ = given.get_vocab() != load_tokenizer(str(reference)).get_vocab()
+    else:
         return
-    given, trained = load_tokenizer(bert).get_vocab(), load_tokenizer(str(reference)).get_vocab()
-    differing = sorted(word for word in given.keys() | trained.keys() if given.get(word) != trained.get(word))
-    if differing:
+    if differ:
         raise ValueError(
-            f"model.bert: {bert!r} has another vocabulary than {source} was trained with: {len(differing)} word pieces "
-            f"differ, as {differing[0]!r}. Leave model.bert empty to use the checkpoint's own"
+            f"model.bert: {bert!r} has another vocabulary than {source} was trained with, so that every text would be "
+            f"read wrongly. Give the text encoder that it was trained with; {reference} has it unless another training "
+            "wrote to the same folder"
         )
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

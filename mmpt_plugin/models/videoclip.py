@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmpt_plugin.models import text_backbone
-from mmpt_plugin.models.config import VideoClipConfig
+from mmpt_plugin.models.config import VideoClipConfig, check_settings
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.packing import Lengths, length_mask, on_device
 from mmpt_plugin.models.pooling import POOLING
 from mmpt_plugin.models.precision import outside_autocast
+from mmpt_plugin.models.text_backbone import TextBackbone
 
 FRAME_CLASSIFIER = "frame_classifier."  # prefix of its parameters
 
@@ -61,13 +62,19 @@ class VideoClipModel(nn.Module):
         return model
 
     @classmethod
-    def from_config(cls, cfg: VideoClipConfig) -> Self:
+    def from_config(cls, cfg: VideoClipConfig, backbone: TextBackbone | None = None) -> Self:
         """A model with random weights, into which a checkpoint can be loaded.
 
+        Args:
+            cfg: its settings, checked here.
+            backbone: by default, that of `cfg.bert`.
+
         Raises:
-            ValueError: if the BERT is missing or does not fit the other settings.
+            ValueError: if a setting is out of bounds, or the BERT is missing or does not fit the other settings.
         """
-        config, tokenizer = text_backbone.load_config(cfg.bert), text_backbone.load_tokenizer(cfg.bert)
+        check_settings(cfg)
+        backbone = backbone or TextBackbone.load(cfg.bert)
+        config, special_ids = backbone.config, (backbone.cls_id, backbone.sep_id)
         first = text_backbone.first_position(config)
         longest = max(cfg.max_video_seconds, cfg.max_text_pieces) + 2
         if config.max_position_embeddings - first < longest:
@@ -75,7 +82,6 @@ class VideoClipModel(nn.Module):
                 f"model.bert: {cfg.bert!r} has {config.max_position_embeddings - first} positions; "
                 f"model.max_video_seconds and model.max_text_pieces need {longest}"
             )
-        special_ids = (tokenizer.cls_token_id, tokenizer.sep_token_id)
         if cfg.shared_encoder:
             text_backbone.check_shareable(config, cfg.video_layers)
             text = text_backbone.new_transformer(config)

@@ -13,10 +13,11 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from omegaconf import II
 
+from mmpt_plugin.models.text_backbone import TextBackbone, save_reference
 from mmpt_plugin.runs.checkpoints import checkpoint_to_start_from, write_whole_checkpoints
 from mmpt_plugin.runs.errors import alone
 from mmpt_plugin.runs.folder import hold_folder
-from mmpt_plugin.runs.processes import check_launch
+from mmpt_plugin.runs.processes import check_launch, world
 from mmpt_plugin.runs.stopping import StopRequest, stop_on_signals
 
 CALLED_BY_FAIRSEQ = (
@@ -143,6 +144,17 @@ class TrainingTask(VideoClipTask):
                 f"lr_scheduler.warmup_updates={cfg.warmup_updates}: set that to a tenth of the run "
                 f"({max(1, int(updates) // 10)}), or train longer"
             )
+
+    def keep_backbone(self, bert: str, save_dir: str) -> None:
+        """Make the text backbone part of what the run saves: its record in the checkpoints, its folder beside them."""
+        self.state.merge_state_dict({"text_backbone": TextBackbone.load(bert).record()})
+        if world()[0] == 0:
+            save_reference(bert, Path(save_dir) / "bert")
+
+    def kept_backbone(self, bert: str) -> TextBackbone | None:
+        """The text backbone of the checkpoint that fairseq opens, wherever `bert` has gone; None for early checkpoints."""
+        record = self.state.state_dict.get("text_backbone")
+        return None if record is None else TextBackbone.of_record(record, bert)
 
     def train_step(self, sample: Any, model: BaseFairseqModel, *args: Any, **kwargs: Any) -> tuple:
         """fairseq's step; what it logs tells the other processes of a request to stop."""

@@ -22,10 +22,10 @@ from mmpt_plugin.data.epoch_iterator import ShuffledEpochIterator
 from mmpt_plugin.features.manifest import check_feature_settings
 from mmpt_plugin.finetuning.datasets import CaptionedClipDataset, LabelledVideoDataset
 from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
-from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.loading import check_state_dict, checkpoint_config
+from mmpt_plugin.models.text_backbone import check_vocabulary, load_tokenizer
 from mmpt_plugin.tasks.base import TrainingConfig, TrainingTask, check_training
 from mmpt_plugin.tasks.recording import RecordedTask
 
@@ -139,15 +139,15 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
             ValueError: if the checkpoint does not fit `model.bert`, by its sizes or its vocabulary.
         """
         if from_checkpoint:
-            return FairseqVideoClipModel.from_config(cfg)
+            return FairseqVideoClipModel.from_config(cfg, self.kept_backbone(cfg.bert))
         self.model_config.chunk_pairs = cfg.chunk_pairs  # how to compute is this run's choice
-        text_backbone.check_vocabulary(self.model_config.bert, self.checkpoint.parent / "bert", str(self.checkpoint))
+        content = read_checkpoint(self.checkpoint, SETTING)
+        check_vocabulary(self.model_config.bert, content, self.checkpoint.parent / "bert", str(self.checkpoint))
+        self.keep_backbone(self.model_config.bert, self.cfg.save_dir)
         model = FairseqVideoClipModel.from_config(self.model_config)
-        weights = read_checkpoint(self.checkpoint, SETTING)["model"]
-        check_state_dict(model, weights, f"{SETTING}: {self.checkpoint}", new_classifier=True)
+        check_state_dict(model, content["model"], f"{SETTING}: {self.checkpoint}", new_classifier=True)
         with open_dict(cfg):
             cfg.update(vars(self.model_config))
-        text_backbone.save_reference(self.model_config.bert, Path(self.cfg.save_dir) / "bert")
         return model
 
     def build_criterion(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> FairseqCriterion:
@@ -180,7 +180,7 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
                 f"dataset split {split!r}: fine-tuning has `train` only; set dataset.disable_validation=true"
             )
         clips, videos, features = self.training_set.clips, self.training_set.videos, self.training_set.features
-        tokenizer, pieces = text_backbone.load_tokenizer(self.model_config.bert), self.model_config.max_text_pieces
+        tokenizer, pieces = load_tokenizer(self.model_config.bert), self.model_config.max_text_pieces
         self.datasets[split] = (
             LabelledVideoDataset(videos, features, tokenizer, max_pieces=pieces)
             if videos

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import register_task
 from numpy.typing import NDArray
 from omegaconf import II, MISSING
+from transformers import PreTrainedTokenizerBase
 
 from mmpt_plugin.bounds import check_bounds
 from mmpt_plugin.criterions import contrastive, mil_nce  # noqa: F401 (registers the criteria)
@@ -24,9 +26,9 @@ from mmpt_plugin.data.groups import GroupSource, RandomGroups, consecutive_group
 from mmpt_plugin.data.pairs import Batch, SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, ClipSettings, PretrainingDataset
 from mmpt_plugin.features.manifest import check_same_settings
-from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
+from mmpt_plugin.models.text_backbone import check_vocabulary, load_tokenizer
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
 from mmpt_plugin.retrieval.settings import RetrievalConfig, check_retrieval
 from mmpt_plugin.tasks.base import TrainingConfig, TrainingTask, check_training, on_host
@@ -79,10 +81,22 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
     def __init__(self, cfg: VideoClipPretrainingConfig) -> None:
         super().__init__(cfg)
         self.clips = ClipSettings(**{own.name: getattr(cfg, own.name) for own in fields(ClipSettings)})
-        tokenizer = text_backbone.load_tokenizer(cfg.bert)
-        self.tokenizer, self.vocabulary = tokenizer, tokenizer.get_vocab()
-        self.special = SpecialTokens.of(tokenizer)
         self.source: GroupSource | None = None
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """That of `model.bert`; whoever only opens a checkpoint does without."""
+        return load_tokenizer(self.cfg.bert)
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Word pieces and their ids."""
+        return self.tokenizer.get_vocab()
+
+    @property
+    def special(self) -> SpecialTokens:
+        """The tokens around a text."""
+        return SpecialTokens.of(self.tokenizer)
 
     @classmethod
     def setup_task(
@@ -135,8 +149,10 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
         """The model; its BERT's configuration and tokenizer are kept beside the checkpoints."""
         if from_checkpoint and cfg._name == "videoclip":  # its weights come from the checkpoint, not from the BERT
-            return FairseqVideoClipModel.from_config(cfg)
-        text_backbone.save_reference(self.cfg.bert, Path(self.cfg.save_dir) / "bert")
+            return FairseqVideoClipModel.from_config(cfg, self.kept_backbone(cfg.bert))
+        if (start := self.start_checkpoint) is not None:
+            check_vocabulary(self.cfg.bert, read_checkpoint(start), start.parent / "bert", str(start))
+        self.keep_backbone(self.cfg.bert, self.cfg.save_dir)
         self.model = super().build_model(cfg, from_checkpoint)
         return self.model
 

@@ -114,10 +114,11 @@ class VideoClipZeroShotTask(VideoClipTask):
         content = read_checkpoint(self.checkpoint)
         self.own_model = own_model_settings(content)
         self.model_config = self.own_model or checkpoint_config(self.checkpoint, content, cfg.bert)
+        beside = self.checkpoint.parent / "bert"
         if self.own_model is not None:
-            beside = self.checkpoint.parent / "bert"
             copy = str(beside) if (beside / "config.json").is_file() else self.own_model.bert
             self.own_model.bert = cfg.bert or copy
+        text_backbone.check_vocabulary(self.model_config.bert, content, beside, str(self.checkpoint))
         self.benchmark = EVALUATIONS[str(cfg.benchmark)](
             Path(cfg.data),
             annotations=Path(cfg.annotations) if cfg.annotations else None,

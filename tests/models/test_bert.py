@@ -47,6 +47,78 @@ class TouchesAFile:
         return os.system, (f"touch '{self.path}'",)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_folder_stored_in_half_precision_is_loaded_in_float32(folder: Path, dtype: torch.dtype) -> None:
+    weights = {key: value.to(dtype) for key, value in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    alter_config(folder, dtype=str(dtype).removeprefix("torch."))
+    model = build(folder)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    text = model.text_encoder.transformer.state_dict()
+    assert all(torch.equal(text[key], value.float()) for key, value in weights.items())
+    text_backbone.save_reference(str(folder), folder / "kept")
+    assert {p.dtype for p in VideoClipModel.from_config(VideoClipConfig(str(folder / "kept"), 2)).parameters()} == {
+        torch.float32
+    }
+
+
+def test_the_folder_beside_a_run_is_kept_completed_or_replaced(folder: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "run" / "bert"
+    text_backbone.save_reference(str(folder), kept)
+    whole = {path.name: path.read_bytes() for path in kept.iterdir()}
+    moment = (kept / "config.json").stat().st_mtime_ns
+    text_backbone.save_reference(str(folder), kept)
+    assert (kept / "config.json").stat().st_mtime_ns == moment  # the same: it stays
+    (kept / "tokenizer.json").unlink()  # as a full disk between the two would leave it
+    text_backbone.save_reference(str(folder), kept)
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == whole
+    words = (folder / "vocab.txt").read_text().replace("onion", "leek")
+    shutil.rmtree(folder / "tokenizer.json", ignore_errors=True)
+    for path in [*folder.glob("tokenizer*"), *folder.glob("special*")]:
+        path.unlink()
+    (folder / "vocab.txt").write_text(words)
+    text_backbone.save_reference(str(folder), kept)  # another training in the same folder
+    assert "leek" in text_backbone.load_tokenizer(str(kept)).get_vocab()
+    assert [path.name for path in kept.parent.iterdir()] == ["bert"]  # nothing is left aside
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 100_000}, r"has num_hidden_layers 100000; a whole number from 1 to 512"),
+        ({"hidden_size": -32}, "has hidden_size -32"),
+        ({"vocab_size": "many"}, "bert'.*'vocab_size'"),
+        ({"vocab_size": 7}, r"the tokenizer at .* has ids up to 18, but its config\.json a vocab_size of 7"),
+        ({"hidden_size": 16384, "intermediate_size": 131072, "num_hidden_layers": 512}, "asks for .* parameters"),
+        ({"hidden_act": "none of these"}, "the configuration at .* cannot be used"),
+        ({"max_position_embeddings": None}, "bert'.*'max_position"),
+    ],
+)
+def test_configurations_that_make_no_model_name_the_folder(folder: Path, change: dict, message: str) -> None:
+    alter_config(folder, **change)
+    with pytest.raises(ValueError, match=rf"model\.bert: .*{message}"):
+        build(folder)
+
+
+def test_code_that_a_folder_brings_is_not_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers would ask on standard input, and run it on a "y"."""
+    monkeypatch.setattr("builtins.input", lambda *args: "y")
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import BertConfig as Own, BertModel as OwnModel\n"
+    (folder / "own.py").write_text(code)
+    alter_config(folder, model_type="own", auto_map={"AutoConfig": "own.Own", "AutoModel": "own.OwnModel"})
+    with pytest.raises(ValueError, match=r"model\.bert: no BERT configuration at"):
+        build(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("words, times", [("[CLS]\n[CLS]\n", 2), ("", 0)])
+def test_special_tokens_stand_in_the_vocabulary_once(folder: Path, words: str, times: int) -> None:
+    path = folder / "vocab.txt"
+    path.write_text(path.read_text().replace("[CLS]\n", words))
+    with pytest.raises(ValueError, match=rf"model\.bert: .*vocab\.txt has '\[CLS\]' {times} times"):
+        build(folder)
+
+
 def test_a_model_starts_from_the_folders_weights(tiny_bert: Path) -> None:
     source = load_file(tiny_bert / "model.safetensors")
     model = build(tiny_bert)

@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fairseq.checkpoint_utils import load_model_ensemble_and_task
@@ -165,8 +166,77 @@ def test_missing_unknown_and_misshapen_parameters_are_listed(altered) -> None:
 def test_another_bert_is_refused(golden: Path, tiny_bert: Path, tiny_checkpoint: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.video_layers is 6; '.*' has 3 layers"):
         load_videoclip(golden / "model" / "checkpoint_best.pt", str(tiny_bert))
-    with pytest.raises(ValueError, match=r"checkpoint_last\.pt does not fit the model: .* of another shape: .*\(64,\)"):
+    with pytest.raises(ValueError, match=r"bert-tiny' has another vocabulary than .*checkpoint_last\.pt was trained"):
         load_videoclip(tiny_checkpoint, str(golden / "model" / "bert-tiny"))
+
+
+def test_a_folder_written_over_by_another_training_is_noticed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Same sizes, other words: only the hash in the checkpoint can tell."""
+    run = Path(shutil.copytree(tiny_checkpoint.parent, tmp_path / "run"))
+    for path in (run / "bert").glob("*"):
+        path.write_text(path.read_text().replace('"onion"', '"leek"').replace("onion\n", "leek\n"))
+    with pytest.raises(ValueError, match=r"another vocabulary than .*unless another training wrote to the same folder"):
+        load_videoclip(run / "checkpoint_last.pt")
+    model, _ = load_videoclip(run / "checkpoint_last.pt", str(tiny_checkpoint.parent / "bert"))
+    assert not model.training
+
+
+def test_fairseq_opens_a_checkpoint_whose_bert_is_gone(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(tiny_checkpoint.parent, tmp_path / "moved")) / "checkpoint_last.pt"
+    overrides = {"bert": str(tmp_path / "gone"), "save_dir": str(tmp_path / "gone")}
+    (model,), _, _ = load_model_ensemble_and_task([str(path)], arg_overrides=overrides)
+    expected, _ = load_videoclip(tiny_checkpoint)
+    assert all(torch.equal(value, expected.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_the_file_format_of_before_torch_1_6(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    content = read_checkpoint(tiny_checkpoint)
+    path = tmp_path / "old.pt"
+    torch.save({"model": content["model"], "cfg": content["cfg"]}, path, _use_new_zipfile_serialization=False)
+    model, _ = load_videoclip(path, str(tiny_checkpoint.parent / "bert"))
+    assert all(torch.equal(value, content["model"][key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.int64(3), np.bool_(True)])
+def test_numbers_as_numpy_keeps_them(tmp_path: Path, number: np.generic) -> None:
+    torch.save({"model": {}, "best": number}, tmp_path / "best.pt")
+    assert read_checkpoint(tmp_path / "best.pt")["best"] == number
+
+
+def test_a_saved_web_page_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "page.pt").write_text("<!DOCTYPE html><html><body>Sign in</body></html>")
+    with pytest.raises(ValueError, match=r"page\.pt cannot be loaded safely.*web page"):
+        read_checkpoint(tmp_path / "page.pt")
+
+
+def test_weights_that_are_not_finite(altered) -> None:
+    def damage(model: dict) -> None:
+        model["video_encoder.feature_projection.norm.weight"][0] = torch.nan
+
+    with pytest.raises(ValueError, match=r"altered\.pt have NaN or infinite values .*norm\.weight"):
+        load_videoclip(altered(damage))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"feature_size": "wide"}, r"model\.feature_size is 'wide', but must be of the type"),
+        ({"video_layers": 2.5}, r"model\.video_layers is 2\.5"),
+        ({"speed": 1}, r"model\.speed is no setting of this version"),
+        ({"max_video_seconds": 0}, r"model\.max_video_seconds is 0: it must be at least 1"),
+        ({"chunk_pairs": -1}, r"model\.chunk_pairs is -1: it must be at least 0"),
+        ({"max_text_pieces": 0}, r"model\.max_text_pieces is 0"),
+        ({"feature_size": 2**40}, r"model\.feature_size is \d+: it must be at least 1 and at most"),
+        ({"pooling": "max"}, r"model\.pooling is 'max': it must be one of mean, cls"),
+        ({"frame_labels": [1, 1]}, r"model\.frame_labels is \[1, 1\]: a label stands there twice"),
+    ],
+)
+def test_settings_that_cannot_be(tiny_checkpoint: Path, tmp_path: Path, change: dict, message: str) -> None:
+    content = read_checkpoint(tiny_checkpoint)
+    content["cfg"]["model"] |= change
+    torch.save({"model": content["model"], "cfg": content["cfg"]}, tmp_path / "altered.pt")
+    with pytest.raises(ValueError, match=message):
+        load_videoclip(tmp_path / "altered.pt", str(tiny_checkpoint.parent / "bert"))
 
 
 def test_half_precision_becomes_float32(altered) -> None:
