@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import traceback
 from collections.abc import Callable
@@ -35,6 +36,7 @@ def alone(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             raise SystemExit(f"{type(error).__name__}: {error}\n({FLAG}=1 shows where it came from)") from error
 
+    shortly.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # fairseq asks for argument names
     return shortly
 
 
