@@ -75,6 +75,7 @@ class TrainingConfig(FairseqDataclass):
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
     reset_dataloader: bool = II("checkpoint.reset_dataloader")
+    reset_meters: bool = II("checkpoint.reset_meters")
     batch_size: Optional[int] = II("dataset.batch_size")
     num_workers: int = II("dataset.num_workers")
     max_update: int = II("optimization.max_update")

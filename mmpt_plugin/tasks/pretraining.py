@@ -1,5 +1,6 @@
 """Pre-training on videos and their captions."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -37,6 +38,9 @@ from mmpt_plugin.tasks.recording import RecordedTask, gallery
 logger = logging.getLogger(__name__)
 
 RETRIEVAL_STREAM = 1  # tells the draws of clips to embed from those of clips to train on
+VALIDATION_VIDEOS = "validation_videos"
+"""The name in a checkpoint's `task_state` of what tells the videos that the run validates on."""
+
 VIDEO_LISTS = {"train": "train.txt", "valid": "val.txt"}
 
 
@@ -163,6 +167,7 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         dataset = PretrainingDataset(self.open_corpus(split), self.clips, self.special, self.cfg.seed)
         self.check_features(dataset.corpus)
         if split == "valid":
+            self.check_validation(dataset.corpus)
             dataset.set_groups(0, consecutive_groups(len(dataset.corpus), self.cfg.videos_per_batch))
         else:
             self.source = self.build_source(dataset.corpus)
@@ -184,6 +189,24 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
                 what = f"the features of {VIDEO_LISTS[split]} in {self.cfg.data}/howto100m"
                 check_same_settings(what, recorded, features)
         self.state.merge_state_dict({"features": features})
+
+    def check_validation(self, corpus: VideoTextCorpus) -> None:
+        """Record which videos a run validates on; refuse others where it goes on, as "best" would compare different sets."""
+        videos = hashlib.sha256("\n".join(corpus.video_ids).encode()).hexdigest()
+        start = self.start_checkpoint
+        if start is not None and start.parent == Path(self.cfg.save_dir) and not self.cfg.reset_meters:
+            recorded = (read_checkpoint(start).get("task_state") or {}).get(VALIDATION_VIDEOS, videos)
+            if recorded != videos:
+                raise ValueError(
+                    f"{self.cfg.data}/howto100m/{VIDEO_LISTS['valid']} names other videos than when this run began, so that "
+                    "the best checkpoint would be chosen by losses that do not compare: restore the list, or set "
+                    "checkpoint.reset_meters=true to choose anew"
+                )
+        self.state.merge_state_dict({VALIDATION_VIDEOS: videos})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a checkpoint's record, but not of the videos that were validated on: those are `check_validation`'s."""
+        super().load_state_dict({name: value for name, value in state_dict.items() if name != VALIDATION_VIDEOS})
 
     def build_source(self, corpus: VideoTextCorpus) -> GroupSource:
         """Where the groups of training videos come from: chance, or the model's own embeddings."""

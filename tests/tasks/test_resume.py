@@ -143,6 +143,18 @@ def test_another_list_of_videos(
     assert len(losses) == 2
 
 
+def test_another_list_of_validation_videos(pretrain: Callable[..., None], tiny_data: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    val = data / "howto100m" / "val.txt"
+    options = [f"task.data={data}", "task.retrieval.enabled=false"]
+    pretrain(tmp_path / "run", *options, "optimization.max_update=1")
+    val.write_text("\n".join(val.read_text().split()[:-1]))
+    with pytest.raises(ValueError, match=r"val\.txt names other videos .* checkpoint\.reset_meters=true"):
+        pretrain(tmp_path / "run", *options, "optimization.max_update=2")
+    pretrain(tmp_path / "run", *options, "optimization.max_update=2", "checkpoint.reset_meters=true")
+    pretrain(tmp_path / "run", *options, "optimization.max_update=3")  # the new list is the run's by now
+
+
 @pytest.mark.slow
 def test_another_size_of_groups(pretrain: Callable[..., None], losses: list[float], tmp_path: Path) -> None:
     pretrain(tmp_path, "optimization.max_update=2")
