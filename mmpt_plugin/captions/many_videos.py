@@ -33,12 +33,15 @@ ID_NAMES = ("video_id", "video", "id", "vid")
 LIST_NAMES = ("description", "captions", "segments")
 
 
-class _UniqueKeys(dict):
-    """A dict that refuses to be given a key twice, for JSON objects."""
+class _Noting(dict):
+    """A dict that notes keys that it is given twice, for JSON objects. It must not raise: ijson's C code would not see it."""
+
+    def __init__(self, doubled: list[Any]) -> None:
+        self.doubled = doubled
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if key in self:
-            raise ValueError(f"the name {key!r} stands twice in one object")
+            self.doubled.append(key)
         super().__setitem__(key, value)
 
 
@@ -141,9 +144,12 @@ def read_raw_captions(file: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
         ValueError: the file is no JSON object, is cut short, or names a member twice.
     """
     seen: set[str] = set()
+    doubled: list[Any] = []
     try:
         stream = ijson.from_iter(_null_for_nan(file))
-        for video_id, record in ijson.kvitems(stream, "", use_float=True, map_type=_UniqueKeys):
+        for video_id, record in ijson.kvitems(stream, "", use_float=True, map_type=lambda: _Noting(doubled)):
+            if doubled:
+                raise ValueError(f"the name {doubled[0]!r} stands twice in one object")
             if video_id in seen:
                 raise ValueError(f"video {video_id} is in the file twice")
             seen.add(video_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,12 @@ from mmpt_plugin.files import UnusableFile
 
 MOST_BYTES = 256 << 20
 """Of a file that is read as a whole: one video's captions have less than a hundredth of it."""
+
+BROKEN_ARCHIVE = (
+    *(EOFError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error),
+    *(NotImplementedError, RuntimeError, KeyError, OverflowError),
+)
+"""What zipfile and gzip raise for damaged files."""
 
 ENCODINGS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 """Byte order marks, and what they tell."""
@@ -83,7 +90,13 @@ class Source:
                         yield unpacked  # type: ignore[misc]
                 else:
                     yield file
-        except (EOFError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        except UnusableFile:
+            raise
+        except BROKEN_ARCHIVE as error:
+            raise UnusableFile(f"{self.name}: cannot be unpacked ({error}). Copy or download it again.") from error
+        except OSError as error:  # a place before the archive's beginning
+            if not self.member:
+                raise
             raise UnusableFile(f"{self.name}: cannot be unpacked ({error}). Copy or download it again.") from error
 
     def head(self, size: int) -> bytes:

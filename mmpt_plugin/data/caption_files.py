@@ -186,7 +186,10 @@ def load_captions(path: Path, offsets: Sequence[int]) -> Iterator[tuple[np.ndarr
             file.seek(offset)
             line = file.readline()
             name = f"{path}, video {_line_id(path, line)}"
-            video = parse_json(line.decode(), name)
+            try:
+                video = parse_json(line.decode(), name)
+            except UnicodeDecodeError as error:
+                raise UnusableFile(f"{name}: {error}. Copy or make the file again.") from error
             problem = _problem_of(video, settings)
             if problem:
                 raise UnusableFile(f"{name}: {problem}. Copy or make the file again.")
