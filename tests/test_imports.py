@@ -19,7 +19,7 @@ ALLOWED = {  # part -> parts that it may import besides itself and `files`, the 
     "features": {"data"},
     "preparation": {"captions", "data", "models", "evaluation", "features", "finetuning"},
     "search": {"captions", "data", "models", "evaluation", "features", "inference"},
-    "report": {"data", "features", "evaluation"},
+    "report": {"data", "features", "evaluation", "search"},
     "inference": {"data", "models", "features"},
     "commands": {"data", "models", "features", "inference", "evaluation", "report"},
     "tasks": {

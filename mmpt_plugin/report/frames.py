@@ -8,10 +8,43 @@ import logging
 from functools import lru_cache
 from pathlib import Path
 
+from mmpt_plugin.report.parts import Pictures
+from mmpt_plugin.search.store import DATABASE, Store
+
 logger = logging.getLogger(__name__)
 
 WIDTH = 128  # pixels; some 3 kB a picture as JPEG
 QUALITY = 70
+
+
+def pictures_from(place: Path) -> Pictures:
+    """Pictures from a library of mmpt-search, or from a folder of videos.
+
+    Raises:
+        NotADirectoryError: if there is no such folder.
+    """
+    if (place / DATABASE).is_file():
+        return LibraryPictures(place)
+    return VideoFolder(place)
+
+
+class LibraryPictures:
+    """The pictures that a library of mmpt-search keeps of its videos; those it does not have are None.
+
+    Args:
+        folder: the library.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.store = Store(folder)
+        self._numbers = {video.id: video.number for video in self.store.videos()}
+        self._numbers |= {Path(name).stem: number for name, number in self._numbers.items()}
+
+    def __call__(self, video_id: str, second: float) -> str | None:
+        """The kept picture nearest to `second` as a data URI, or None."""
+        number = self._numbers.get(video_id, self._numbers.get(Path(video_id).stem))
+        picture = self.store.picture(number, second) if number is not None else b""
+        return data_uri(picture) if picture else None
 
 
 class VideoFolder:
@@ -68,10 +101,15 @@ class VideoFolder:
         picture.thumbnail((WIDTH, WIDTH))
         jpeg = io.BytesIO()
         picture.save(jpeg, "JPEG", quality=QUALITY)
-        return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+        return data_uri(jpeg.getvalue())
 
     def _without(self, video_id: str, reason: str) -> str | None:
         if video_id not in self._silent and len(self._silent) < 5:
             logger.warning(f"no picture of video {video_id}: {reason}")
         self._silent.add(video_id)
         return None
+
+
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG file as the address of a picture that lies in the page itself."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

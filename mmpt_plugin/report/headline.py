@@ -54,7 +54,7 @@ def headline(results: Results) -> list[Part]:
     ]
     lines = [line for line in interval_rows(results) if not line["name"].startswith(GROUPS)]
     if lines:
-        reading = "A point is a number, its line the bootstrap 95% interval over queries."
+        reading = "A point is a number, its line the bootstrap 95% interval over videos."
         parts.append(Figure("The same, with intervals", reading, intervals(lines)))
     return parts
 

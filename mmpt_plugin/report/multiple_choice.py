@@ -8,27 +8,29 @@ from mmpt_plugin.evaluation.benchmark import Scores
 from mmpt_plugin.report.charts import bars, curves
 from mmpt_plugin.report.parts import Detail, Figure, Hit, Part, Pictures, Queries, Query, no_pictures
 from mmpt_plugin.report.retrieval import confidence_curve
+from mmpt_plugin.report.shares import share_intervals
 
 
-def accuracy_by_place(right: np.ndarray, answers: np.ndarray, options: int, rng: np.random.Generator) -> list[dict]:
+def accuracy_by_place(
+    right: np.ndarray, answers: np.ndarray, options: int, videos: np.ndarray | None, rng: np.random.Generator
+) -> list[dict]:
     """How often the model is right where the answer stands at each place, with the 95% interval.
 
     Args:
         right: (questions,) bool.
         answers: (questions,) places, from 0.
         options: places.
+        videos: (questions,) the questions' videos, where known.
         rng: for the interval.
     """
     rows = []
     for place in range(options):
-        own = right[answers == place]
+        own = np.flatnonzero(answers == place)
         if not len(own):
             continue
-        share = float(own.mean())
-        low, high = np.quantile(rng.binomial(len(own), share, 1000) / len(own), [0.025, 0.975])
-        rows.append(
-            {"place": f"{place + 1}", "accuracy": share, "low": float(low), "high": float(high), "questions": len(own)}
-        )
+        (low,), (high,) = share_intervals(right[own, None], None if videos is None else videos[own], rng)
+        share = {"accuracy": float(right[own].mean()), "low": float(low), "high": float(high)}
+        rows.append({"place": f"{place + 1}", **share, "questions": len(own)})
     return rows
 
 
@@ -81,6 +83,7 @@ def section_parts(
     same = index == index[np.arange(len(index)), answers][:, None]  # the right sentence may be offered twice
     lead = np.where(same, values, -np.inf).max(axis=1) - np.where(same, -np.inf, values).max(axis=1)
     right, rng = lead > 0, np.random.default_rng(seed)
+    videos = np.asarray(scores["video_ids"])[kept] if "video_ids" in scores else None
     ordered = np.sort(values, axis=1)
     margin = ordered[:, -1] - ordered[:, -2] if values.shape[1] > 1 else np.zeros(len(values))
     options = values.shape[1]
@@ -89,7 +92,7 @@ def section_parts(
             "Accuracy by the answer's place",
             "If the bars differ by more than their intervals, the model or the file prefers a place.",
             bars(
-                accuracy_by_place(right, answers, options, rng),
+                accuracy_by_place(right, answers, options, videos, rng),
                 x="place",
                 y="accuracy",
                 percent=True,
@@ -111,7 +114,7 @@ def section_parts(
         Figure(
             "Confidence",
             "The margin is the best sentence's score less the second's. Each point is a tenth of the questions.",
-            curves(confidence_curve(margin, right, rng), x="margin", y="right", percent=True, points=True),
+            curves(confidence_curve(margin, right, videos, rng), x="margin", y="right", percent=True, points=True),
         ),
     ]
     wrong = np.flatnonzero(~right)

@@ -11,11 +11,13 @@ import numpy as np
 from mmpt_plugin.evaluation.benchmark import Scores
 from mmpt_plugin.report.charts import bars, curves
 from mmpt_plugin.report.parts import Detail, Figure, Hit, Part, Pictures, Queries, Query, no_pictures, stretch
+from mmpt_plugin.report.shares import share_intervals
 
 HITS = 5
 CELLS_AT_ONCE = 50_000_000  # of the score matrix: 200 MB of float32
 RANK_BINS = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, 100), (101, 200), (201, 500), (501, 1000))
 CONFIDENCE_BINS = 10
+CURVE_POINTS = 60
 
 
 @dataclass(frozen=True)
@@ -72,30 +74,37 @@ def rank_histogram(rank: np.ndarray, gallery: int) -> list[dict]:
     return rows
 
 
-def recall_curve(rank: np.ndarray, gallery: int, rng: np.random.Generator) -> list[dict]:
-    """Share of queries whose item is among the first k, with its bootstrap 95% interval, beside chance.
+def recall_curve(rank: np.ndarray, gallery: int, videos: np.ndarray | None, rng: np.random.Generator) -> list[dict]:
+    """Share of queries whose item is among the first k, with its 95% interval, beside chance.
 
-    Resampling queries makes the number of hits binomial, so that it can be drawn at once.
+    Args:
+        rank: (queries,).
+        gallery: items to rank.
+        videos: (queries,) the queries' videos, where known.
+        rng: for the interval.
     """
-    rows: list[dict[str, Any]] = []
-    for k in np.unique(np.geomspace(1, gallery, 60).round().astype(int)):
-        share = float((rank <= k).mean())
-        low, high = np.quantile(rng.binomial(len(rank), share, 1000) / len(rank), [0.025, 0.975])
-        rows.append({"first k": int(k), "recall": share, "low": float(low), "high": float(high), "what": "model"})
+    places = np.unique(np.geomspace(1, gallery, CURVE_POINTS).round().astype(int))
+    hits = rank[:, None] <= places
+    ends = zip(*share_intervals(hits, videos, rng))
+    rows: list[dict[str, Any]] = [
+        {"first k": int(k), "recall": float(share), "low": float(low), "high": float(high), "what": "model"}
+        for k, share, (low, high) in zip(places, hits.mean(axis=0), ends)
+    ]
     chance = [row | {"recall": row["first k"] / gallery, "low": None, "high": None, "what": "chance"} for row in rows]
     return rows + chance
 
 
-def confidence_curve(margin: np.ndarray, right: np.ndarray, rng: np.random.Generator) -> list[dict]:
+def confidence_curve(
+    margin: np.ndarray, right: np.ndarray, videos: np.ndarray | None, rng: np.random.Generator
+) -> list[dict]:
     """How often the model is right, by how far its first answer is ahead of its second: bins of equally many queries."""
     rows = []
     for part in np.array_split(np.argsort(margin, kind="stable"), min(CONFIDENCE_BINS, len(margin))):
-        share = float(right[part].mean())
-        low, high = np.quantile(rng.binomial(len(part), share, 1000) / len(part), [0.025, 0.975])
+        (low,), (high,) = share_intervals(right[part, None], None if videos is None else videos[part], rng)
         rows.append(
             {
                 "margin": float(margin[part].mean()),
-                "right": share,
+                "right": float(right[part].mean()),
                 "low": float(low),
                 "high": float(high),
                 "queries": len(part),
@@ -156,6 +165,8 @@ def section_parts(
     whole = len(kept) == queries
     ranked = rank_queries(similarities if whole else similarities[kept], targets[kept])
     rng = np.random.default_rng(seed)
+    ids = scores.get("gallery_ids", scores.get("video_ids"))
+    videos = None if ids is None else np.asarray(ids)[targets[kept]]
     parts: list[Part] = [
         Figure(
             "Ranks",
@@ -166,7 +177,7 @@ def section_parts(
             "Recall over k",
             "Share of queries whose item is among the first k; the band is the 95% interval.",
             curves(
-                recall_curve(ranked.rank, gallery, rng),
+                recall_curve(ranked.rank, gallery, videos, rng),
                 x="first k",
                 y="recall",
                 series="what",
@@ -179,7 +190,11 @@ def section_parts(
             "The margin is the first item's score less the second's. Each point is a tenth of the queries. A model that knows "
             "when it is right rises from left to right.",
             curves(
-                confidence_curve(ranked.margin, ranked.rank == 1, rng), x="margin", y="right", percent=True, points=True
+                confidence_curve(ranked.margin, ranked.rank == 1, videos, rng),
+                x="margin",
+                y="right",
+                percent=True,
+                points=True,
             ),
         ),
     ]

@@ -31,7 +31,7 @@ def page_pictures(report: bool, videos: str | None) -> Callable[[str, float], st
             "'mmpt_plugin[report]' and run scripts/report.py on the results, or set task.report=false"
         )
         return None
-    from mmpt_plugin.report.frames import VideoFolder
+    from mmpt_plugin.report.frames import pictures_from
     from mmpt_plugin.report.parts import no_pictures
 
-    return VideoFolder(Path(videos)) if videos else no_pictures
+    return pictures_from(Path(videos)) if videos else no_pictures

@@ -69,7 +69,9 @@ class VideoClipZeroShotConfig(FairseqDataclass):
         metadata={"help": "crosstask: test videos by the annotation files alone, or the original's draw by features"},
     )
     report: bool = field(default=True, metadata={"help": "write a page beside the results (docs/results.md)"})
-    videos: Optional[str] = field(default=None, metadata={"help": "folder of videos, for small pictures on the page"})
+    videos: Optional[str] = field(
+        default=None, metadata={"help": "folder of videos, or library of mmpt-search, for pictures on the page"}
+    )
     batch_size: int = field(default=128, metadata={"help": "texts or windows encoded at once", "at_least": 1})
     bert: str = II("model.bert")
     checkpoint: str = II("checkpoint.restore_file")

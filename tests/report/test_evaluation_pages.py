@@ -1,21 +1,17 @@
 """Pages from results files: what stands on them, and what becomes of files that are not as they should be."""
 
-import importlib.util
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmpt_plugin.report.command import make_pages
+from mmpt_plugin.report.command import main, make_pages
 from mmpt_plugin.report.evaluation_pages import evaluation_page, read_evaluated, write_evaluation_page, write_table_page
 from mmpt_plugin.report.headline import checkpoint_names, remarks
 from mmpt_plugin.report.page import LIMIT, render, render_within
 from mmpt_plugin.report.parts import Detail, Page, Section, Table
 from tests.report.conftest import MADE_UP, choice_scores, moment_scores, results_of, retrieval_scores
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 def without_script(html: str) -> str:
@@ -179,16 +175,13 @@ def test_many_queries_fit(write_results, kind):
 
 
 def test_the_script_writes_pages_and_refuses_with_a_message(write_results, tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("report", SCRIPTS / "report.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     path = write_results("youcook2", retrieval_scores())
     assert make_pages([path.parent]) == [path.with_suffix(".html")]
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit) as ended:
-        script.main([str(tmp_path / "empty")])
+        main([str(tmp_path / "empty")])
     assert ended.value.code == 1 and "no results file" in capsys.readouterr().err
-    script.main([str(path), "--output", str(tmp_path / "page.html")])
+    main([str(path), "--output", str(tmp_path / "page.html")])
     assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from mmpt_plugin.report import charts, moments, multiple_choice, retrieval, segmentation, steps
 from mmpt_plugin.report.parts import Detail, Figure, Figures, Queries, clock, spread, stretch
+from mmpt_plugin.report.shares import share_intervals
 from tests.report.conftest import (
     choice_scores,
     coin_scores,
@@ -58,7 +59,7 @@ def test_every_rank_falls_into_one_bin(gallery):
 
 
 def test_recall_over_k_by_hand():
-    rows = retrieval.recall_curve(np.array([1, 1, 3, 10]), 10, np.random.default_rng(0))
+    rows = retrieval.recall_curve(np.array([1, 1, 3, 10]), 10, None, np.random.default_rng(0))
     model = {row["first k"]: row for row in rows if row["what"] == "model"}
     assert [model[k]["recall"] for k in (1, 3, 10)] == [0.5, 0.75, 1.0]
     assert model[1]["low"] < 0.5 < model[1]["high"] and model[10]["low"] == 1
@@ -67,9 +68,18 @@ def test_recall_over_k_by_hand():
 
 def test_confidence_rises_where_the_model_knows():
     margin = np.arange(100.0)
-    rows = retrieval.confidence_curve(margin, margin >= 50, np.random.default_rng(0))
+    rows = retrieval.confidence_curve(margin, margin >= 50, None, np.random.default_rng(0))
     assert [row["right"] for row in rows] == [0.0] * 5 + [1.0] * 5
     assert sum(row["queries"] for row in rows) == 100
+
+
+def test_intervals_resample_videos():
+    hits, rng = np.repeat([1, 0], 50)[:, None], np.random.default_rng(0)
+    low, high = share_intervals(hits, None, rng)
+    assert 0.38 < low[0] < 0.43 and 0.57 < high[0] < 0.62  # 1.96 standard errors of 0.05
+    low, high = share_intervals(hits, np.repeat(["a", "b", "c", "d"], 25), rng)
+    assert low[0] == 0 and high[0] == 1  # four videos, each all right or all wrong, may all be of one kind
+    assert [end.tolist() for end in share_intervals(np.ones((3, 2)), None, rng)] == [[1, 1], [1, 1]]
 
 
 def test_best_median_and_worst_queries_are_apart():
@@ -109,7 +119,7 @@ def test_queries_and_items_may_differ_in_number():
 
 def test_accuracy_by_place_by_hand():
     right, answers = np.array([True, False, True, True]), np.array([0, 0, 1, 1])
-    rows = multiple_choice.accuracy_by_place(right, answers, 3, np.random.default_rng(0))
+    rows = multiple_choice.accuracy_by_place(right, answers, 3, None, np.random.default_rng(0))
     assert [(row["place"], row["accuracy"], row["questions"]) for row in rows] == [("1", 0.5, 2), ("2", 1.0, 2)]
     shares = multiple_choice.shares_by_place(np.array([0, 0, 0, 1]), answers, 2)
     assert [row["share"] for row in shares] == [0.75, 0.5, 0.25, 0.5]
