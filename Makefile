@@ -30,10 +30,13 @@ $(VENV)/.done: setup.py constraints.txt
 	$(BIN)/python -c 'import mmpt_plugin; from transformers import BertModel'
 	touch $@
 
-demo: setup  ## write the demo corpus, pre-train on it, evaluate on all benchmarks, print a table
+demo: setup  ## write the demo corpus, pre-train on it, evaluate on all benchmarks, print a table and where the pages are
 	$(BIN)/fairseq-hydra-train --config-dir projects/videoclip --config-name demo
 	scripts/evaluate_all.sh $(DEMO)/checkpoint_best.pt $(DEMO)/data $(DEMO)/results
-	@$(BIN)/python scripts/collect_results.py --brief $(DEMO)/results
+	@$(BIN)/python -m demo.report_pictures $(DEMO) $(DEMO)/pictures > /dev/null
+	@$(BIN)/python scripts/collect_results.py --brief --html $(DEMO)/results/all.html $(DEMO)/results
+	@echo; echo "Pages to look at: $(DEMO)/report.html (training), $(DEMO)/results/all.html (benchmarks side by side),"
+	@echo "$(DEMO)/results/NAME.html (one for each benchmark). The README's pictures: $(DEMO)/pictures"
 
 test: setup lint  ## all tests, with the slow ones
 	$(PYTEST) -m 'slow or not slow'

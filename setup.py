@@ -50,6 +50,7 @@ setup(
             "mmpt-configs=mmpt_plugin.config_folder:main",
             "mmpt-evaluate=mmpt_plugin.commands.evaluate:main",
             "mmpt-extract=mmpt_plugin.features.command:main",
+            "mmpt-report=mmpt_plugin.report.command:main",
             "mmpt-results=mmpt_plugin.report.collect:main",
             "mmpt-search=mmpt_plugin.search.command:main",
             "mmpt-shards=mmpt_plugin.preparation.make_shards:main",

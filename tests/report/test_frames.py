@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from mmpt_plugin.report.evaluation_pages import write_evaluation_page
-from mmpt_plugin.report.frames import WIDTH, VideoFolder
+from mmpt_plugin.report.frames import WIDTH, VideoFolder, data_uri, pictures_from
+from mmpt_plugin.search.store import Rows, Store, Video
 from tests.features.video_files import gray_levels, write_video
 from tests.report.conftest import retrieval_scores
 
@@ -41,6 +42,18 @@ def test_a_video_without_a_frame_has_no_picture_and_is_named(videos, caplog):
     with caplog.at_level(logging.WARNING):
         assert frames("absent", 1) is None and frames("broken", 1) is None
     assert "absent" in caplog.text and "broken" in caplog.text
+
+
+def test_pictures_of_a_library_are_those_that_it_keeps(tmp_path):
+    rows = Rows(
+        np.array([[0, 2]]), np.zeros((1, 4), np.float16), np.zeros((2, 4), np.float16), {0: b"first", 9: b"last"}
+    )
+    store = Store.create(tmp_path, {})
+    store.put(Video("talks/cut.mp4", tmp_path / "cut.mp4", 1, 1, "0", seconds=10), rows)
+    store.close()
+    pictures = pictures_from(tmp_path)
+    assert pictures("cut", 1.0) == data_uri(b"first") and pictures("talks/cut.mp4", 8.0) == data_uri(b"last")
+    assert pictures("absent", 1.0) is None
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
