@@ -28,7 +28,7 @@ def training_picture(run: Path, out: Path) -> Path:
 
 def crosstask_picture(results: Path, out: Path) -> Path:
     """Scores of one video's steps with the path through them: the video of median recall."""
-    nothing = {"metrics": {}, "baselines": {}}  # the recall of each task is another picture
+    nothing: dict[str, dict] = {"metrics": {}, "baselines": {}}  # the recall of each task is another picture
     parts, _ = section_parts(nothing, read_scores(results), Detail(matrices=3))
     matrices = next(part for part in parts if isinstance(part, Figures)).members
     median = matrices[len(matrices) // 2]

@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "--on-missing", choices=("error", "skip"), default="error", help="videos without features (error)"
     )
     parser.add_argument("--no-report", action="store_true", help="write no pages beside the results")
+    parser.add_argument("--videos", metavar="DIR", help="folder of videos, or library of mmpt-search, for the pages")
     return parser
 
 
@@ -89,7 +90,7 @@ def evaluate_all(options: argparse.Namespace) -> None:
     for benchmark in benchmarks:
         prepare(benchmark, subject_of(clip))
     best = [read_best_possible(benchmark, options.data) for benchmark in benchmarks]
-    pictures = page_pictures(not options.no_report, None)
+    pictures = page_pictures(not options.no_report, options.videos)
     for benchmark, best_possible in zip(benchmarks, best):
         results = evaluate(
             clip,

@@ -5,11 +5,13 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from mmpt_plugin.report.charts import curves
 from mmpt_plugin.report.command import main, make_pages
 from mmpt_plugin.report.evaluation_pages import evaluation_page, read_evaluated, write_evaluation_page, write_table_page
 from mmpt_plugin.report.headline import checkpoint_names, remarks
-from mmpt_plugin.report.page import LIMIT, render, render_within
+from mmpt_plugin.report.page import LIMIT, picture, render, render_within
 from mmpt_plugin.report.parts import Detail, Page, Section, Table
 from tests.report.conftest import MADE_UP, choice_scores, moment_scores, results_of, retrieval_scores
 
@@ -189,3 +191,10 @@ def test_other_json_is_refused(tmp_path):
     (tmp_path / "coin.json").write_text(json.dumps({"a": 1}))
     with pytest.raises(ValueError, match="is not a results file"):
         write_evaluation_page([tmp_path / "coin.json"])
+
+
+def test_a_chart_becomes_a_picture_without_a_browser(tmp_path):
+    spec = curves([{"update": 1, "loss": 2.0}, {"update": 2, "loss": 1.0}], x="update", y="loss")
+    with Image.open(picture(spec, tmp_path / "new" / "loss.png", width=300, title="Loss")) as image:
+        assert image.format == "PNG" and image.width > 600
+        assert len(image.convert("RGB").getcolors(1000)) > 3  # something is drawn
