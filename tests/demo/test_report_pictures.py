@@ -16,4 +16,4 @@ def test_two_pictures_are_drawn(tmp_path, capsys):
     main([str(tmp_path), str(tmp_path / "pictures")])
     drawn = [tmp_path / "pictures" / name for name in ("training.png", "crosstask.png")]
     assert capsys.readouterr().out.split() == [str(path) for path in drawn]
-    assert all(Image.open(path).width > 1500 for path in drawn)
+    assert all(Image.open(path).width == 1520 for path in drawn)
