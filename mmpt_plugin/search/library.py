@@ -103,7 +103,7 @@ class VideoLibrary:
         self.width = int(self.store.setting("width"))
         self._clip = clip
         self._index = VectorIndex(self.width)
-        self._seen: tuple[int, tuple[int, int]] | None = None
+        self._seen: dict[int, tuple[int, int]] = {}  # by thread: what its connection had seen when it last looked
         self._known: dict[int, Video] = {}
         self._lock = threading.RLock()
         self._embed_phrase = lru_cache(maxsize=1024)(self._embed_phrase_anew)
@@ -386,6 +386,17 @@ class VideoLibrary:
                 return video
         raise KeyError(f"the library {self.folder} has no video {video_id!r}: mmpt-search info lists what it has")
 
+    def video_of_number(self, number: int) -> Video:
+        """The same by number, which is never given to another video.
+
+        Raises:
+            KeyError: if there is no such video.
+        """
+        for video in self.store.videos():
+            if video.number == number and video.failure is None:
+                return video
+        raise KeyError(f"the library {self.folder} has no video number {number}")
+
     def info(self) -> dict[str, Any]:
         """Counts, settings, and the videos that failed or vanished; JSON types only."""
         videos = self.store.videos()
@@ -481,8 +492,8 @@ class VideoLibrary:
 
     def _refresh(self, within: str | Sequence[str] | None) -> set[int] | None:
         """Takes over what other connections and processes have written; numbers of the videos in `within`."""
-        now = (threading.get_ident(), self.store.change_counter())
-        if now != self._seen:
+        thread, now = threading.get_ident(), self.store.change_counter()
+        if self._seen.get(thread) != now:
             there = self.store.searchable()
             indexed = set(self._index.videos())
             if gone := indexed - there:
@@ -493,7 +504,7 @@ class VideoLibrary:
                 for number, spans, vectors in self.store.windows(new if indexed else None, self.width):
                     self._index.add(vectors, np.column_stack([np.full(len(spans), number), spans]))
             self._known = {video.number: video for video in self.store.videos() if video.failure is None}
-            self._seen = now
+            self._seen[thread] = now
         if within is None:
             return None
         by_id = {video.id: number for number, video in self._known.items()}
