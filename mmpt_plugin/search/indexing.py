@@ -20,6 +20,7 @@ from mmpt_plugin.data.inputs import batches_by_length
 from mmpt_plugin.evaluation.windows import merge_windows, sliding_windows
 from mmpt_plugin.features.one_video import FeatureExtractor, open_extractor
 from mmpt_plugin.inference import VideoClip
+from mmpt_plugin.search import grid_network  # noqa: F401  (registers the network of the demo)
 from mmpt_plugin.search.store import Rows
 
 PICTURE_EVERY = 4
