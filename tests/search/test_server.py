@@ -73,7 +73,9 @@ def test_wrong_requests(client, path, code, message):
     assert answer.status_code == code and re.search(message, answer.json()["error"])
 
 
-@pytest.mark.parametrize("text", ['"', "*", "NEAR(a", "-", "🍅", "<script>", "'; DROP TABLE video", "../../etc/passwd", "%00"])
+@pytest.mark.parametrize(
+    "text", ['"', "*", "NEAR(a", "-", "🍅", "<script>", "'; DROP TABLE video", "../../etc/passwd", "%00"]
+)
 def test_special_queries(client, text):
     for said in (0, 0.5, 1):
         assert client.get("/api/search", params={"q": text, "said": said}).status_code == 200
@@ -103,7 +105,12 @@ def test_stretches_are_transcoded(client, library):
 @pytest.mark.parametrize(
     "path",
     [
-        *("/video/../../etc/passwd", "/video/..%2F..%2Fetc%2Fpasswd", "/static/../server.py", "/static/..%2F..%2Fserver.py"),
+        *(
+            "/video/../../etc/passwd",
+            "/video/..%2F..%2Fetc%2Fpasswd",
+            "/static/../server.py",
+            "/static/..%2F..%2Fserver.py",
+        ),
         *("/video//etc/passwd", "/static/%2e%2e/library.py", "/video/1%00", "/library.sqlite"),
     ],
 )
@@ -112,7 +119,9 @@ def test_nothing_is_served_by_path(client, path):
     assert answer.status_code in (400, 404, 405) and b"root:" not in answer.content and b"import" not in answer.content
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.7:8765", "", "localhost.evil", "evil:80"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.7:8765", "", "localhost.evil", "evil:80"]
+)
 def test_foreign_hosts_are_refused(client, host):
     answer = client.get("/", headers={"host": host})
     assert answer.status_code == 421 and "content-security-policy" in answer.headers
@@ -137,7 +146,9 @@ def test_labels_come_from_the_page_only(make_library, films, tmp_path):
     assert client.post("/api/label", json=label).json() == {"kept": True}
     assert client.post("/api/label", json=label, headers={"origin": "http://127.0.0.1"}).status_code == 200
     assert client.post("/api/label", json=label, headers={"origin": "https://evil.example"}).status_code == 403
-    assert client.post("/api/label", content=json.dumps(label), headers={"content-type": "text/plain"}).status_code == 415
+    assert (
+        client.post("/api/label", content=json.dumps(label), headers={"content-type": "text/plain"}).status_code == 415
+    )
     assert client.post("/api/label", json={"query": "x" * 30_000}).status_code == 413
     for wrong in ([], {"query": "a"}, label | {"right": 1}, label | {"end": "nan"}, label | {"start": 9e99}):
         assert client.post("/api/label", json=wrong).status_code == 400
