@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 """The demo of the search page: films and a training corpus of the same world, and example queries with their hits.
 
-    python scripts/demo_search.py write DIR      DIR/films (videos with subtitles), DIR/data (to pre-train on)
-    python scripts/demo_search.py ask LIBRARY    three sentences, and how often the search is right
+    python -m demo.search write DIR      DIR/films (videos with subtitles), DIR/data (to pre-train on)
+    python -m demo.search ask LIBRARY    three sentences, and how often the search is right
 
 `make demo-search` runs both, with pre-training and indexing between them.
 """
@@ -19,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from demo import words
+from demo.bert import write_bert
+from demo.films import Film, Step, draw_film, picture, write_film, write_subtitles
 from mmpt_plugin.data.shard_writer import ShardWriter
-from mmpt_plugin.demo import words
-from mmpt_plugin.demo.bert import write_bert
 from mmpt_plugin.features.networks import NetworkConfig, load_network
 from mmpt_plugin.features.one_video import embed_blocks
 from mmpt_plugin.search import VideoLibrary
-from mmpt_plugin.search.films import Film, Step, draw_film, picture, write_film, write_subtitles
 from mmpt_plugin.search.marks import table
 from mmpt_plugin.search.moments import Span, overlap
 

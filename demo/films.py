@@ -1,6 +1,6 @@
 """Short films of the demo world, drawn by our own code: a coloured shape is an object, its movement is what is done.
 
-The words are those of the demo world (`demo/words.py`): "chop the onion" is a disc that jumps. A model trained on such
+The words are those of the demo world (`words.py`): "chop the onion" is a disc that jumps. A model trained on such
 films knows these twelve shapes, eight movements and their words, and nothing of real kitchens.
 """
 
@@ -17,8 +17,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from demo import words
 from mmpt_plugin.captions import TimedText
-from mmpt_plugin.demo import words
 
 OBJECTS = 12  # of words.OBJECTS; the three shapes take turns, the colours go round the circle
 MOVEMENTS = {0: "jump", 1: "sweep", 3: "shiver", 5: "circle", 6: "fall", 7: "slide", 8: "squash", 9: "pulse"}

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Measures the search in one's own videos and prints JSON: moments, vectors, engines.
 
 python scripts/bench_search.py moments --runs runs/demo ...     # found moments against plain windows, demo worlds
@@ -29,11 +28,11 @@ from demo.world import DemoWorld, Stream, World
 WINDOWS = ((8, 4), (16, 8), (32, 16))
 
 
-def moments(args: argparse.Namespace) -> dict[str, Any]:
-    """Found moments against the best window as it is, in the worlds of trained demo runs."""
-    report: dict[str, Any] = {"windows": {}, "runs": [str(run) for run in args.runs]}
+def study(runs: Sequence[Path]) -> dict[str, Any]:
+    """All measures for each length of window: means over the runs, and each run's own."""
+    report: dict[str, Any] = {"runs": [str(run) for run in runs], "windows": {}}
     for window, stride in WINDOWS:
-        rows = [moments_of_run(run, window, stride) for run in args.runs]
+        rows = [moments_of_run(run, window, stride) for run in runs]
         report["windows"][f"{window}/{stride}"] = {
             name: {"mean": float(np.mean([row[name] for row in rows])), "runs": [row[name] for row in rows]}
             for name in rows[0]
@@ -90,20 +89,11 @@ def library_of_features(folder: Path, clip: VideoClip, window: int, stride: int)
     return VideoLibrary(folder, clip=clip)
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="WHAT")
-    command = commands.add_parser("moments", help="found moments against plain windows")
-    command.add_argument("--runs", type=Path, nargs="+", required=True, metavar="DIR", help="folders of demo runs")
-    command.set_defaults(measure=moments)
-    return parser.parse_args(arguments)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints."""
-    args = parse_arguments(arguments)
-    print(json.dumps(args.measure(args), indent=1))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of demo runs, each with data/ and a checkpoint")
+    print(json.dumps(study(parser.parse_args(arguments).runs), indent=1))
     return 0
 
 
