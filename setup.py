@@ -41,6 +41,7 @@ setup(
         "": ["*.yaml"],
         "mmpt_plugin": ["py.typed"],
         "mmpt_plugin.report": ["templates/*"],
+        "mmpt_plugin.search": ["page/*", "page/static/*"],
     },
     exclude_package_data={"mmpt_plugin.configs": ["demo.yaml"]},  # its world, demo/, is in the checkout alone
     entry_points={
