@@ -1,0 +1,488 @@
+#!/usr/bin/env python
+"""Measures the search in one's own videos and prints JSON.
+
+    python scripts/bench_search.py queries --windows 100000             # latency, memory, exactness of a large library
+    python scripts/bench_search.py engine sqlite+faiss --windows 100000 # an engine: ours, sqlite-vec or lancedb
+    python scripts/bench_search.py serving LIBRARY --films DIR          # 20 queries a second while videos are added
+    python scripts/bench_search.py page LIBRARY                         # from Enter to the first thumbnail, in Chromium
+    python scripts/bench_search.py indexing --films DIR --library LIB   # against extraction alone
+
+Vectors are drawn: videos of 250 windows around a centre of their own, in 768 dimensions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+WIDTH = 768
+WINDOWS_PER_VIDEO = 250
+STRIDE = 16
+
+
+def draw_videos(windows: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """(250, 768) float16 vectors of one video after the other."""
+    for number in range(windows // WINDOWS_PER_VIDEO):
+        rng = np.random.default_rng([seed, number])
+        centre = rng.standard_normal(WIDTH, dtype=np.float32)
+        yield (centre + rng.standard_normal((WINDOWS_PER_VIDEO, WIDTH), dtype=np.float32)).astype(np.float16)
+
+
+def draw_queries(count: int) -> np.ndarray:
+    """(count, 768) float32."""
+    return np.random.default_rng(7).standard_normal((count, WIDTH), dtype=np.float32)
+
+
+def resident() -> float:
+    """MiB of this process's own memory."""
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    return int(fields["RssAnon"].split()[0]) / 1024
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """p50, p99 and worst in milliseconds."""
+    values = 1000 * np.array(seconds)
+    return {"p50": float(np.median(values)), "p99": float(np.quantile(values, 0.99)), "worst": float(values.max())}
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def size_of(folder: Path) -> float:
+    """MB of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+# ------------------------------------------------------------------------------------------------------------- engines
+
+
+class Engine(Protocol):
+    """What the comparison asks of a store of vectors."""
+
+    def __init__(self, folder: Path) -> None: ...
+    def add(self, number: int, vectors: np.ndarray) -> None: ...
+    def search(self, query: np.ndarray, k: int) -> list[tuple[int, int]]: ...
+    def count(self) -> int: ...
+
+
+class SqliteFaiss:
+    """Ours: blobs in SQLite, codes of FAISS in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        from mmpt_plugin.search.store import DATABASE, Store
+        from mmpt_plugin.search.vectors import VectorIndex
+
+        self.store = Store(folder) if (folder / DATABASE).exists() else Store.create(folder, {"width": WIDTH})
+        self.index = VectorIndex(WIDTH)
+        self.numbers: dict[int, int] = {}
+
+    def add(self, number: int, vectors: np.ndarray) -> None:
+        from mmpt_plugin.search.store import Rows, Video
+
+        starts = STRIDE * np.arange(len(vectors))
+        rows = Rows(np.stack([starts, starts + 2 * STRIDE], axis=1), vectors, np.zeros((0, WIDTH), np.float16))
+        self.store.put(Video(f"v{number}", Path(f"/v{number}"), 0, 0, ""), rows)
+
+    def search(self, query: np.ndarray, k: int) -> list[tuple[int, int]]:
+        there = self.store.searchable()
+        known = self.index.videos()
+        if new := there - known:
+            self.index.reserve(self.index.count + WINDOWS_PER_VIDEO * len(new))
+            for number, spans, vectors in self.store.windows(new if known else None, WIDTH):
+                self.index.add(vectors, np.column_stack([np.full(len(spans), number), spans]))
+        return [(int(video) - 1, int(start) // STRIDE) for video, start, _ in self.index.search(query, k)[1]]
+
+    def count(self) -> int:
+        return self.store.window_count()
+
+
+class SqliteVec:
+    """SQLite with the extension sqlite-vec, float32, brute force."""
+
+    def __init__(self, folder: Path) -> None:
+        import sqlite3
+
+        import sqlite_vec
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.connection = sqlite3.connect(folder / "vectors.sqlite", timeout=30, check_same_thread=False)
+        self.connection.enable_load_extension(True)
+        sqlite_vec.load(self.connection)
+        self.connection.execute("PRAGMA journal_mode = WAL")
+        self.connection.execute(
+            f"CREATE VIRTUAL TABLE IF NOT EXISTS v USING vec0 (embedding float[{WIDTH}] distance_metric=cosine)"
+        )
+        self.connection.commit()
+
+    def add(self, number: int, vectors: np.ndarray) -> None:
+        with self.connection:
+            self.connection.executemany(
+                "INSERT INTO v (rowid, embedding) VALUES (?, ?)",
+                [(number * WINDOWS_PER_VIDEO + i + 1, row.tobytes()) for i, row in enumerate(vectors.astype("<f4"))],
+            )
+
+    def search(self, query: np.ndarray, k: int) -> list[tuple[int, int]]:
+        rows = self.connection.execute(
+            "SELECT rowid FROM v WHERE embedding MATCH ? AND k = ?", (query.astype("<f4").tobytes(), k)
+        )
+        return [divmod(row - 1, WINDOWS_PER_VIDEO) for (row,) in rows]
+
+    def count(self) -> int:
+        return self.connection.execute("SELECT count(*) FROM v").fetchone()[0]
+
+
+class LanceDb:
+    """LanceDB, float32, no approximate index."""
+
+    def __init__(self, folder: Path) -> None:
+        import lancedb
+        import pyarrow as arrow
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.arrow = arrow
+        self.schema = arrow.schema([("row", arrow.int64()), ("vector", arrow.list_(arrow.float32(), WIDTH))])
+        database = lancedb.connect(folder)
+        names = database.table_names()
+        self.table = database.open_table("v") if "v" in names else database.create_table("v", schema=self.schema)
+
+    def add(self, number: int, vectors: np.ndarray) -> None:
+        flat = self.arrow.array(vectors.astype(np.float32).ravel())
+        column = self.arrow.FixedSizeListArray.from_arrays(flat, WIDTH)
+        rows = self.arrow.array(number * WINDOWS_PER_VIDEO + np.arange(len(vectors)))
+        self.table.add(self.arrow.table([rows, column], schema=self.schema))
+
+    def search(self, query: np.ndarray, k: int) -> list[tuple[int, int]]:
+        self.table.checkout_latest()
+        rows = self.table.search(query).distance_type("dot").limit(k).select(["row"]).to_arrow()["row"]
+        return [divmod(row.as_py(), WINDOWS_PER_VIDEO) for row in rows]
+
+    def count(self) -> int:
+        return self.table.count_rows()
+
+
+ENGINES: dict[str, type[Engine]] = {"sqlite+faiss": SqliteFaiss, "sqlite-vec": SqliteVec, "lancedb": LanceDb}
+
+
+def add_some(name: str, folder: Path, first: int, videos: int) -> None:
+    """Body of a process that adds videos."""
+    engine = ENGINES[name](folder)
+    for number, vectors in enumerate(draw_videos(videos * WINDOWS_PER_VIDEO, seed=1), start=first):
+        engine.add(number, vectors)
+
+
+def measure_engine(args: argparse.Namespace) -> dict[str, Any]:
+    """Insertion, queries at rest and while another process adds, memory, disk, and what kill -9 leaves."""
+    folder = Path(tempfile.mkdtemp(dir=args.tmp))
+    context = multiprocessing.get_context("spawn")
+    report: dict[str, Any] = {"engine": args.name, "windows": args.windows}
+    try:
+        engine = ENGINES[args.name](folder)
+        videos = args.windows // WINDOWS_PER_VIDEO
+        spent = 0.0
+        for number, vectors in enumerate(draw_videos(args.windows)):
+            spent += timed(lambda number=number, vectors=vectors: engine.add(number, vectors))  # type: ignore[misc]
+        report["insert windows/s"] = args.windows / spent
+        report["disk MB"] = size_of(folder)
+        before = resident()
+        engine = ENGINES[args.name](folder)
+        queries = draw_queries(args.queries)
+        report["first query s"] = timed(lambda: engine.search(queries[0], 10))
+        report["query ms at rest"] = percentiles([timed(lambda q=q: engine.search(q, 10)) for q in queries])  # type: ignore[misc]
+        report["memory MiB"] = resident() - before
+        writer = context.Process(target=add_some, args=(args.name, folder, videos, 20))
+        writer.start()
+        times = []
+        while writer.is_alive() or len(times) < 20:
+            times.append(timed(lambda: engine.search(queries[len(times) % len(queries)], 10)))
+            time.sleep(0.02)
+        report["query ms while 20 videos are added"] = percentiles(times)
+        writer = context.Process(target=add_some, args=(args.name, folder, videos + 20, 400))
+        before_count = engine.count()
+        writer.start()
+        while ENGINES[args.name](folder).count() == before_count and writer.is_alive():
+            time.sleep(0.05)
+        time.sleep(0.2)
+        os.kill(writer.pid or 0, signal.SIGKILL)
+        writer.join()
+        again = ENGINES[args.name](folder)
+        report["after kill -9"] = {
+            "whole videos only": again.count() % WINDOWS_PER_VIDEO == 0,
+            "search works": len(again.search(queries[0], 10)) == 10,
+        }
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return report
+
+
+# ------------------------------------------------------------------------------------------------------------- queries
+
+
+def measure_queries(args: argparse.Namespace) -> dict[str, Any]:
+    """A library of drawn videos: whole queries (windows, bounds by the second, pictures), text encoding left out."""
+    from mmpt_plugin.search.library import VideoLibrary
+    from mmpt_plugin.search.store import Rows, Store, Video
+
+    folder = Path(tempfile.mkdtemp(dir=args.tmp))
+    try:
+        settings = {
+            "width": WIDTH,
+            "window": 2 * STRIDE,
+            "stride": STRIDE,
+            "model": {"path": "", "sha256": "", "bert": None},
+        }
+        store = Store.create(folder, settings)
+        pool = np.random.default_rng(3).standard_normal((8192, WIDTH), dtype=np.float32).astype(np.float16)
+        starts = STRIDE * np.arange(WINDOWS_PER_VIDEO)
+        spans = np.stack([starts, starts + 2 * STRIDE], axis=1)
+        seconds = STRIDE * (WINDOWS_PER_VIDEO + 1)
+        for number, vectors in enumerate(draw_videos(args.windows)):
+            states = np.roll(pool, number * 17, axis=0)[:seconds] if args.states else pool[:0]
+            pictures = {second: bytes(6000) for second in range(0, seconds, 32)} if args.states else {}
+            video = Video(f"v{number}", Path(f"/v{number}"), 0, 0, "", seconds=seconds)
+            store.put(video, Rows(spans, vectors, states, pictures))
+        before = resident()
+        library = VideoLibrary(folder)
+        queries = draw_queries(args.queries)
+        opening = timed(lambda: library._refresh(None))
+        first = timed(lambda: library._index.search(queries[0], 40))
+        scans = [timed(lambda q=q: library._index.search(q, 40)) for q in queries]  # type: ignore[misc]
+        memory = resident() - before
+        report: dict[str, Any] = {
+            "windows": args.windows,
+            "opening s": opening,
+            "first scan s": first,
+            "scan ms": percentiles(scans),
+            "memory MiB per 100,000 windows": memory / args.windows * 1e5,
+            "disk MB": size_of(folder),
+        }
+        if args.states:
+            wholes = [timed(lambda q=q: library._search_pictures(q, 10, None, [], 0.0)) for q in queries]  # type: ignore[misc]
+            report["whole query ms (10 moments)"] = percentiles(wholes)
+        wrong = 0
+        for query in queries[:20]:
+            best = np.sort(np.concatenate([v.astype(np.float32) @ query for v in draw_videos(args.windows)]))[::-1][:10]
+            wrong += not np.allclose(library._index.search(query, 10)[0], best, rtol=1e-5)
+        report["queries of 20 that differ from brute force"] = wrong
+        library.close()
+        return report
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------------------- server, page, index
+
+
+def start_server(library: Path) -> tuple[multiprocessing.process.BaseProcess, str]:
+    """`mmpt-search serve` in a process of its own; its address."""
+    from mmpt_plugin.search import command
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = ["serve", str(library), "--port", str(port)]
+    process = multiprocessing.get_context("spawn").Process(target=command.main, args=(arguments,), daemon=True)
+    process.start()
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.is_alive():
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    return process, f"http://127.0.0.1:{port}"
+
+
+QUERIES = (
+    "chop the onion",
+    "stir the fish",
+    "pour the noodle",
+    "mash the potato",
+    "whisk the zucchini",
+    "fry the beef",
+)
+
+
+def measure_serving(args: argparse.Namespace) -> dict[str, Any]:
+    """20 queries a second from 8 clients while copies of films are added."""
+    import httpx
+
+    process, address = start_server(args.library)
+    with tempfile.TemporaryDirectory() as folder:
+        films = sorted(path for path in args.films.iterdir() if path.suffix in (".mp4", ".mkv"))
+        for number in range(20):  # other bytes, so that none is known
+            path = Path(folder, f"added {number:02}{films[number % len(films)].suffix}")
+            path.write_bytes(films[number % len(films)].read_bytes() + bytes([number]))
+        index = ["index", folder, "--library", str(args.library)]
+        command = f"import sys; from mmpt_plugin.search.command import main; sys.exit(main({index!r}))"
+        import subprocess
+
+        writer = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        times: list[float] = []
+        errors: list[str] = []
+        until = time.monotonic() + args.seconds
+
+        def client(number: int) -> None:
+            with httpx.Client(base_url=address, timeout=30) as http:
+                due = time.monotonic() + number / 20
+                while due < until:
+                    time.sleep(max(0.0, due - time.monotonic()))
+                    begun = time.perf_counter()
+                    try:
+                        answer = http.get("/api/search", params={"q": QUERIES[len(times) % len(QUERIES)], "said": 0.3})
+                        if answer.status_code != 200:
+                            errors.append(answer.text[:200])
+                    except httpx.HTTPError as error:
+                        errors.append(repr(error))
+                    times.append(time.perf_counter() - begun)
+                    due += 8 / 20
+
+        clients = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+        for thread in clients:
+            thread.start()
+        for thread in clients:
+            thread.join()
+        still_adding = writer.poll() is None
+        code = writer.wait()
+    process.terminate()
+    return {
+        "queries": len(times), "seconds": args.seconds, "errors": errors[:5], "ms": percentiles(times),
+        "videos were still being added at the end": still_adding, "exit code of index": code,
+    }  # fmt: skip
+
+
+def measure_page(args: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds from Enter to the first thumbnail that is loaded, and screenshots where they are asked for."""
+    from playwright.sync_api import sync_playwright
+
+    process, address = start_server(args.library)
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    times = []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(address)
+        for text in QUERIES:
+            page.fill("#query", text)
+            times.append(page.evaluate(ENTER_TO_THUMBNAIL) / 1000)
+        if args.screenshots:
+            take_screenshots(browser, address, args.screenshots)
+        browser.close()
+    process.terminate()
+    return {"queries": len(times), "ms from Enter to the first thumbnail": percentiles(times)}
+
+
+ENTER_TO_THUMBNAIL = """() => new Promise((done) => {
+    const begun = performance.now(), old = document.querySelector('.hit img');
+    document.querySelector('#form').requestSubmit();
+    const look = () => {
+        const anyway = document.querySelector('#anyway');
+        if (!anyway.hidden) anyway.click();
+        const picture = document.querySelector('.hit img');
+        if (picture && picture !== old && picture.complete && picture.naturalWidth) done(performance.now() - begun);
+        else requestAnimationFrame(look);
+    };
+    look();
+})"""
+
+
+def take_screenshots(browser: Any, address: str, folder: Path) -> None:
+    """The page with hits and player at 375 and 1440 pixels, light and dark."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for width, height in ((375, 812), (1440, 900)):
+        for scheme in ("light", "dark"):
+            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            page.goto(f"{address}/?q=chop+the+onion&said=0.3")
+            page.wait_for_selector(".hit", state="attached")
+            if page.is_visible("#anyway"):
+                page.click("#anyway")
+            page.locator(".hit").first.click()
+            page.wait_for_timeout(2500)
+            page.evaluate("document.querySelector('#screen').pause()")
+            page.screenshot(path=folder / f"search-{width}-{scheme}.png")
+            page.close()
+
+
+def measure_indexing(args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds to index films against the seconds that their features alone take, in turns."""
+    from mmpt_plugin.search.indexing import Extraction, extractor_of
+    from mmpt_plugin.search.library import VideoLibrary
+    from mmpt_plugin.search.store import Store
+
+    films = sorted(path for path in args.films.iterdir() if path.suffix in (".mp4", ".mkv"))[: args.count]
+    source = VideoLibrary.open(args.library)
+    extractor = extractor_of(
+        Extraction(source.store.setting("network"), tuple(source.store.setting("features").items()))
+    )
+    source.clip  # noqa: B018  (loaded before the clock starts)
+    names = ("model", "network", "features", "width", "window", "stride")
+    alone, whole = [], []
+    for _ in range(args.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            Store.create(Path(folder), {name: source.store.setting(name) for name in names}).close()
+            library = VideoLibrary(folder, clip=source.clip)
+            alone.append(timed(lambda: [extractor.extract(path) for path in films]))
+            whole.append(timed(lambda library=library: library.add(films)))  # type: ignore[misc]
+            library.close()
+    ratio = float(np.median(np.array(whole) / np.array(alone)))
+    return {"films": len(films), "features s": alone, "index s": whole, "index / features": ratio}
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="WHAT")
+    sub = commands.add_parser("queries", help="latency, memory and exactness of a large library")
+    sub.add_argument("--windows", type=int, default=100_000)
+    sub.add_argument("--queries", type=int, default=200)
+    sub.add_argument("--no-states", dest="states", action="store_false", help="scan only: without states of seconds")
+    sub.add_argument("--tmp", help="where the library is written")
+    sub.set_defaults(measure=measure_queries)
+    sub = commands.add_parser("engine", help="an engine for vectors")
+    sub.add_argument("name", choices=sorted(ENGINES))
+    sub.add_argument("--windows", type=int, default=100_000)
+    sub.add_argument("--queries", type=int, default=50)
+    sub.add_argument("--tmp", help="where it is written")
+    sub.set_defaults(measure=measure_engine)
+    sub = commands.add_parser("serving", help="queries while videos are added")
+    sub.add_argument("library", type=Path)
+    sub.add_argument("--films", type=Path, required=True)
+    sub.add_argument("--seconds", type=float, default=60)
+    sub.set_defaults(measure=measure_serving)
+    sub = commands.add_parser("page", help="from Enter to the first thumbnail")
+    sub.add_argument("library", type=Path)
+    sub.add_argument("--screenshots", type=Path, metavar="DIR", help="also take the pictures of the documentation")
+    sub.set_defaults(measure=measure_page)
+    sub = commands.add_parser("indexing", help="indexing against extraction alone")
+    sub.add_argument("--films", type=Path, required=True)
+    sub.add_argument("--library", type=Path, required=True)
+    sub.add_argument("--count", type=int, default=4)
+    sub.add_argument("--repeats", type=int, default=3)
+    sub.set_defaults(measure=measure_indexing)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints."""
+    args = parse_arguments(arguments)
+    print(json.dumps(args.measure(args), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
