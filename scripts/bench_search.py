@@ -209,7 +209,7 @@ def measure_engine(args: argparse.Namespace) -> dict[str, Any]:
         report["memory MiB"] = resident() - before
         writer = context.Process(target=add_some, args=(args.name, folder, videos, 20))
         writer.start()
-        times = []
+        times: list[float] = []
         while writer.is_alive() or len(times) < 20:
             times.append(timed(lambda: engine.search(queries[len(times) % len(queries)], 10)))
             time.sleep(0.02)
@@ -372,7 +372,7 @@ def measure_page(args: argparse.Namespace) -> dict[str, Any]:
 
     process, address = start_server(args.library)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    times = []
+    times: list[float] = []
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 900})
