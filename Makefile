@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format docs bench clean
+.PHONY: help setup demo demo-search test test-fast lint format docs bench clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -11,6 +11,7 @@ EXTRAS := train,cpu,prepare,speech,search,report,docs,tensorboard,dev
 # A process a core, each with one thread of torch; the tests of a file stay together, for they share what is costly to make.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 DEMO := runs/demo
+SEARCH_DEMO := runs/demo-search
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,15 @@ demo: setup  ## write the demo corpus, pre-train on it, evaluate on all benchmar
 	@$(BIN)/python scripts/collect_results.py --brief --html $(DEMO)/results/all.html $(DEMO)/results
 	@echo; echo "Pages to look at: $(DEMO)/report.html (training), $(DEMO)/results/all.html (benchmarks side by side),"
 	@echo "$(DEMO)/results/NAME.html (one for each benchmark). The README's pictures: $(DEMO)/pictures"
+
+demo-search: setup  ## draw films, pre-train on such films, index them, and search: ends with the page's address
+	$(BIN)/python -m demo.search write $(SEARCH_DEMO)
+	$(BIN)/fairseq-hydra-train --config-dir projects/videoclip --config-name demo task._name=videoclip_pretraining \
+	    '~task.world_seed' '~task.family_cue' task.data=$(SEARCH_DEMO)/data checkpoint.save_dir=$(SEARCH_DEMO) \
+	    optimization.max_update=250
+	$(BIN)/mmpt-search index $(SEARCH_DEMO)/films --library $(SEARCH_DEMO)/library \
+	    --checkpoint $(SEARCH_DEMO)/checkpoint_last.pt
+	@$(BIN)/python -m demo.search ask $(SEARCH_DEMO)/library
 
 test: setup lint  ## all tests, with the slow ones
 	$(PYTEST) -m 'slow or not slow'

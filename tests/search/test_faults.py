@@ -21,8 +21,8 @@ from .test_library import content
 KILLS = 30
 
 
-def index(folder: Path, films: Path, begun) -> None:
-    library = VideoLibrary.open(folder)
+def index(folder: Path, films: Path, begun, clip) -> None:
+    library = VideoLibrary(folder, clip=clip)
     begun.set()
     library.add(films)
 
@@ -46,13 +46,13 @@ def test_killed_at_random_moments_and_run_again(make_library, tmp_path):
         folder = tmp_path / f"library {trial}"
         shutil.copytree(tmp_path / "empty", folder)
         ready = context.Event()
-        child = context.Process(target=index, args=(folder, films, ready))
+        child = context.Process(target=index, args=(folder, films, ready, undisturbed.clip))
         child.start()
         assert ready.wait(60)
         time.sleep(rng.uniform(0, 1.2 * whole))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
-        library = VideoLibrary.open(folder)
+        library = VideoLibrary(folder, clip=undisturbed.clip)
         assert library.store.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         half_way = content(library)
         assert all(expected[video_id] == rows for video_id, rows in half_way.items())  # nothing half
