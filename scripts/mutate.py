@@ -123,10 +123,12 @@ def passes(copy_of_root: Path, tests: list[str], limit: float) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*MODULES, []], default=list(MODULES), metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MODULES))
     parser.add_argument("--most", type=int, default=10**6, help="changes to a module, drawn at random")
     parser.add_argument("--limit", type=float, default=120, help="seconds for a trial")
     args = parser.parse_args()
+    if unknown := set(args.names) - MODULES.keys():
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(MODULES)}")
     os.environ["OMP_NUM_THREADS"] = "1"
     import fairseq_cli.hydra_train  # noqa: F401 (imported once, here: the forked trials share it)
     import hypothesis  # noqa: F401
@@ -141,7 +143,7 @@ def main() -> int:
         shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "__pycache__", "site"))
         if (ROOT.parent / "shared").exists():
             (Path(folder) / "shared").symlink_to(ROOT.parent / "shared")
-        for name in args.names:
+        for name in args.names or MODULES:
             path, tests = MODULES[name]
             source = (place / path).read_text()
             if not passes(place, tests, args.limit):
