@@ -50,6 +50,7 @@ setup(
             "mmpt-check=mmpt_plugin.preparation.check_data:main",
             "mmpt-configs=mmpt_plugin.config_folder:main",
             "mmpt-evaluate=mmpt_plugin.commands.evaluate:main",
+            "mmpt-export=mmpt_plugin.commands.export:main",
             "mmpt-extract=mmpt_plugin.features.command:main",
             "mmpt-report=mmpt_plugin.report.command:main",
             "mmpt-results=mmpt_plugin.report.collect:main",

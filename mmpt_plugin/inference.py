@@ -18,6 +18,7 @@ from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.data.windows import sliding_windows
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.config import VideoClipConfig
+from mmpt_plugin.models.exported import HUB_NAME, download, read_folder
 from mmpt_plugin.models.loading import checkpoint_config, model_of_checkpoint
 from mmpt_plugin.models.text_backbone import load_tokenizer
 from mmpt_plugin.models.videoclip import VideoClipModel
@@ -60,18 +61,25 @@ class VideoClip:
     def from_pretrained(
         cls, checkpoint: str | Path, bert: str | None = None, device: str | torch.device = "cpu"
     ) -> VideoClip:
-        """Load a checkpoint.
+        """Load a model.
 
         Args:
-            checkpoint: a `.pt` file, ours or MMPT's.
+            checkpoint: a `.pt` file, ours or MMPT's; a folder that `mmpt-export` wrote; or the name of one on the hub.
             bert: folder or hub name of its BERT (configuration and tokenizer; no weights are needed). By default the
                 copy beside our checkpoint, or `bert-base-uncased` for MMPT's.
             device: where to compute.
 
         Raises:
-            FileNotFoundError, ValueError: if the checkpoint is missing, unsafe to load, or does not fit.
+            FileNotFoundError, ValueError: if it is missing, unsafe to load, damaged, or does not fit.
         """
         path = Path(checkpoint)
+        if not path.exists() and path.suffix != ".pt" and HUB_NAME.fullmatch(str(checkpoint)):
+            path = download(str(checkpoint))
+        if path.is_dir():
+            if bert:
+                raise ValueError(f"bert={bert!r}: the folder {path} has its own tokenizer, so that none can be given")
+            own = read_folder(path)
+            return cls(own.model.to(device), own.tokenizer, own.features, own.config, path)
         content = read_checkpoint(path, "checkpoint")
         cfg = checkpoint_config(path, content, bert)
         model = model_of_checkpoint(path, content, cfg)
