@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmpt_plugin.data.workers import available_cores
+from mmpt_plugin.features.command import checked_device, whole_number
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig, load_network
 from mmpt_plugin.features.one_video import embed_blocks
 from mmpt_plugin.features.s3d import S3D, load_s3d, optimize_for_inference
@@ -39,6 +40,7 @@ from mmpt_plugin.features.video import VideoBlocks
 
 PLAIN = "plain fp32"
 SIZE = 224
+positive = whole_number(1, 1024)
 FRAMES = 30
 Variant = tuple[nn.Module, torch.dtype, torch.memory_format]
 
@@ -48,14 +50,19 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="s3d_howto100m.pth (default: random weights)")
     parser.add_argument("--video", type=Path, metavar="FILE", help="for the overlap (default: one is rendered)")
-    parser.add_argument("--video-seconds", type=int, default=20, help="length of the rendered video (default 20)")
-    parser.add_argument("--batches", type=int, nargs="+", default=[2, 4], help="clips in a batch (default 2 4)")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each variant (default 5)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[available_cores()], help="(default: all cores)")
+    parser.add_argument("--video-seconds", type=positive, default=20, help="length of the rendered video (default 20)")
+    parser.add_argument("--batches", type=positive, nargs="+", default=[2, 4], help="clips in a batch (default 2 4)")
+    parser.add_argument("--rounds", type=positive, default=5, help="measurements of each variant (default 5)")
+    parser.add_argument("--threads", type=positive, nargs="+", default=[available_cores()], help="(default: all cores)")
     parser.add_argument("--compile", action="store_true", help="measure the compiled variants too (minutes)")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1... or auto")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON (default: standard output)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    try:
+        args.device = checked_device(args.device)
+    except ValueError as error:
+        parser.error(str(error))
+    return args
 
 
 def random_model() -> S3D:

@@ -54,30 +54,37 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--batch-seconds",
-        type=_number(1, 1024),
+        type=whole_number(1, 1024),
         metavar="N",
         help="seconds of video in one batch (default: 32 on a GPU; on a CPU 2, with bf16 4)",
     )
     parser.add_argument(
-        "--fps", type=_number(1, 240), default=30, metavar="N", help="frames per second the network sees (default 30)"
+        "--fps",
+        type=whole_number(1, 240),
+        default=30,
+        metavar="N",
+        help="frames per second the network sees (default 30)",
     )
     parser.add_argument(
-        "--frame-size", type=_number(16, 2048), default=224, metavar="PIXELS", help="side of a frame (default 224)"
+        "--frame-size", type=whole_number(16, 2048), default=224, metavar="PIXELS", help="side of a frame (default 224)"
     )
     parser.add_argument(
         "--keep-suffix", action="store_true", help="a.avi becomes a.avi.npy, not a.npy (DiDeMo's ids have the suffix)"
     )
     workers = parser.add_mutually_exclusive_group()
     workers.add_argument(
-        "--workers", type=_number(1, 512), metavar="N", help="worker processes (default: none, all in this one)"
+        "--workers", type=whole_number(1, 512), metavar="N", help="worker processes (default: none, all in this one)"
     )
     workers.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster; 'local' starts one here")
     parser.add_argument(
-        "--ray-workers", type=_number(1, 512), metavar="N", help="workers of --ray local (default: one for each core)"
+        "--ray-workers",
+        type=whole_number(1, 512),
+        metavar="N",
+        help="workers of --ray local (default: one for each core)",
     )
     parser.add_argument(
         "--threads",
-        type=_number(1, 1024),
+        type=whole_number(1, 1024),
         metavar="N",
         help="of the network in each worker (default: cores that this process may use / workers)",
     )
@@ -95,10 +102,11 @@ def main(arguments: list[str] | None = None) -> int:
         count, summary = _extract(args)
     except OSError as error:
         # A single video's errors never come here: what is left is a file that was named, or the folder of features.
-        missing = isinstance(error, FileNotFoundError) and error.errno is None
-        logger.error(
-            "%s", error if missing else f"--out {args.out}: {error.strerror or error} ({error.filename or ''})"
-        )
+        if isinstance(error, FileNotFoundError) and error.errno is None:
+            logger.error("%s", error)
+        else:
+            where = f" ({error.filename})" if error.filename else ""
+            logger.error("--out %s: %s%s", args.out, error.strerror or error, where)
         return 2
     except ValueError as error:
         logger.error("%s", error)
@@ -184,8 +192,8 @@ def checked_device(device: str, ray_address: str | None = None) -> str:
     return device
 
 
-def _number(lowest: int, highest: int) -> Callable[[str], int]:
-    """An argument's type: whole numbers within bounds."""
+def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
+    """A type of arguments: whole numbers within bounds."""
 
     def parse(text: str) -> int:
         try:
