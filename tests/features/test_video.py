@@ -304,16 +304,18 @@ def test_gap_below_ten_seconds_is_filled_in_transport_streams_too(tmp_path):
     assert len(list(video)) == 12
 
 
-def circle(size: int) -> np.ndarray:
-    rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
-    return np.repeat(np.uint8(255 * (rows**2 + columns**2 < (size / 4) ** 2))[:, :, None], 3, axis=2)
+def circle(width: int, height: int) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    distance = np.hypot(rows - (height - 1) / 2, columns - (width - 1) / 2)
+    return np.repeat(np.uint8(255 * (distance < min(width, height) / 4))[:, :, None], 3, axis=2)
 
 
 def test_circle_stays_round_where_the_pictures_size_changes(tmp_path):
-    parts = [write_video(tmp_path / f"{size}.ts", [circle(size)] * 30) for size in (96, 192)]
+    sizes = [(96, 96), (192, 96), (192, 192), (96, 128)]
+    parts = [write_video(tmp_path / f"{i}.ts", [circle(*size)] * 30) for i, size in enumerate(sizes)]
     frames = decode(join(tmp_path / "joined.ts", *parts))
-    assert len(frames) == 60
-    for frame in frames[[0, 29, 30, 59]]:
+    assert len(frames) == 120
+    for frame in frames[[0, 29, 30, 59, 60, 89, 90, 119]]:
         height, width = (frame[:, 112, 0] > 128).sum(), (frame[112, :, 0] > 128).sum()
         assert height == width == pytest.approx(112, abs=2)
 
