@@ -324,16 +324,13 @@ def _percent_x(column: str, title: str | None = None) -> alt.X:
 
 def _level_line(level: float, name: str) -> list[Any]:
     data = inline([{"level": float(level), "line": name}])
-    rule = alt.Chart(data).mark_rule(strokeWidth=2, strokeDash=[5, 4], color=ORANGE)
-    label = alt.Chart(data).mark_text(align="left", baseline="bottom", dx=4, dy=-3, color=ORANGE, fontWeight="bold")
-    return [
-        rule.encode(alt.Y("level:Q"), tooltip=["line:N", alt.Tooltip("level:Q", format=".1%")]),
-        label.encode(alt.Y("level:Q"), alt.Text("line:N"), x=alt.value(0)),
-    ]
+    rule = alt.Chart(data).mark_rule(strokeWidth=2, strokeDash=[5, 4])
+    color = alt.Color("line:N", scale=alt.Scale(range=[ORANGE]), legend=_legend())
+    return [rule.encode(alt.Y("level:Q"), color, tooltip=["line:N", alt.Tooltip("level:Q", format=".1%")])]
 
 
 def _legend() -> alt.Legend:
-    return alt.Legend(orient="top", title=None, labelLimit=320, columns=2)
+    return alt.Legend(orient="top", title=None, labelLimit=320, columns=2, symbolOpacity=1)
 
 
 def _tooltips(rows: Sequence[Row], formats: Mapping[str, str], without: Sequence[str] = ()) -> list[alt.Tooltip]:

@@ -21,6 +21,10 @@ TITLES = {
     "crosstask": "CrossTask: when is each step of a task shown?",
 }
 COMPARED = ("chance", "all_background", "moment_prior", "uniform_spread", "best_possible")
+NOT_COMPARABLE = (
+    "These numbers are not comparable with the paper's or with those of other galleries; where videos are searched, a "
+    "smaller gallery is easier."
+)
 GROUPS = ("recall_per_task/", "video_to_text/")  # in the table, but neither in charts nor side by side
 MOST_MISSING = 20  # ids that are named on the page
 
@@ -31,8 +35,7 @@ def remarks(results: Results) -> list[str]:
     found, expected, missing = counts["found"], counts["expected"], counts.get("missing", [])
     if found not in (expected, counts.get("paper")):
         said.append(
-            f"Another gallery than the paper's: {found:,} items instead of the official {expected:,}. These numbers are "
-            "not comparable with the paper's or with those of other galleries; a smaller gallery is easier."
+            f"Another gallery than the paper's: {found:,} items instead of the official {expected:,}. {NOT_COMPARABLE}"
         )
     if missing:
         named = ", ".join(map(str, missing[:MOST_MISSING])) + (", ..." if len(missing) > MOST_MISSING else "")
@@ -119,7 +122,15 @@ def comparison(all_results: Sequence[Results], names: Sequence[str]) -> Section:
     cells = [[row[i] for i in filled] for row in table]
     title = "Percent with the 95% interval, ranks as they are"
     parts: list[Part] = [Table(title, [columns[i] for i in filled], cells), *figures]
-    said = [f"{results['benchmark']}: {text}" for results in all_results for text in remarks(results)]
+    said = []
+    others = dict.fromkeys(
+        f"{results['benchmark']} ({results['counts']['found']:,} of {results['counts']['expected']:,})"
+        for results in all_results
+        if any(NOT_COMPARABLE in text for text in remarks(results))
+    )
+    if others:
+        said.append(f"Another gallery than the paper's: {', '.join(others)}. {NOT_COMPARABLE}")
+    said += [f"{r['benchmark']}: {text}" for r in all_results for text in remarks(r) if NOT_COMPARABLE not in text]
     return Section("Side by side", parts, list(dict.fromkeys(said)))
 
 

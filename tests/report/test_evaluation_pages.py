@@ -135,6 +135,11 @@ def test_several_evaluations_stand_side_by_side(write_results, tmp_path):
     table = page.sections[0].parts[0]
     assert list(table.columns)[:4] == ["benchmark and metric", "chance", "a/checkpoint_best.pt", "b/checkpoint_best.pt"]
     assert table.rows[0][0] == "youcook2 R@1" and table.rows[0][3] == "50.0 (40.0 - 60.0)"
+    assert (
+        page.sections[0]
+        .remarks[0]
+        .startswith("Another gallery than the paper's: youcook2 (4 of 3,305), coin (4 of 3,305). These")
+    )
     with pytest.raises(ValueError, match="--output"):
         write_evaluation_page(files)
     assert write_table_page(files, tmp_path / "table.html").stat().st_size < LIMIT
