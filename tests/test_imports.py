@@ -1,6 +1,8 @@
 """Imports point downwards only, and readers and metrics stand without torch."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,8 @@ WITHOUT_TORCH = [
         )
     ),
     *(PACKAGE / "report").glob("*.py"),
+    PACKAGE / "features" / "manifest.py",
+    PACKAGE / "evaluation" / "annotation_files.py",
     PACKAGE / "finetuning" / "training_sets.py",
     *(PACKAGE / "retrieval" / name for name in ("clusters.py", "index.py")),
 ]
@@ -75,6 +79,20 @@ def test_imports_point_downwards(path):
     part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     parts = {name.split(".")[1] for name in imported(path) if name.startswith("mmpt_plugin.")}
     assert parts - {part} <= ALLOWED[part] | {"files"}
+
+
+def test_pure_modules_work_where_there_is_no_torch():
+    """All of them in one interpreter in which importing torch or transformers fails, also by way of another module."""
+    names = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for path in WITHOUT_TORCH
+    ]
+    code = (
+        "import importlib, sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        f"for name in {names}: importlib.import_module(name)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("path", WITHOUT_TORCH, ids=lambda path: path.name)

@@ -98,8 +98,9 @@ class VideoSums:
 
         Raises:
             KeyError: if a part is missing.
+            ValueError: if the parts do not fit each other.
         """
-        return VideoSums(
+        sums = VideoSums(
             videos=arrays[PREFIX + "videos"],
             groups=arrays[PREFIX + "groups"],
             names=tuple(arrays[PREFIX + "names"].tolist()),
@@ -108,6 +109,18 @@ class VideoSums:
             ranks=arrays.get(PREFIX + "ranks"),
             rank_videos=arrays.get(PREFIX + "rank_videos"),
         )
+        videos, metrics = len(sums.videos), len(sums.names)
+        none = np.zeros(0, np.int64)
+        ranks, places = (none if part is None else part for part in (sums.ranks, sums.rank_videos))
+        fits = (
+            sums.videos.shape == sums.groups.shape == (videos,)
+            and sums.numerators.shape == sums.denominators.shape == (videos, metrics)
+            and ranks.shape == places.shape
+            and ((places >= 0) & (places < videos)).all()
+        )
+        if not fits:
+            raise ValueError(f"sums of {videos} videos and {metrics} metrics do not fit each other")
+        return sums
 
     @cached_property
     def _members(self) -> NDArray[np.float64]:

@@ -183,9 +183,10 @@ def read_sums(results: Path) -> VideoSums:
     Raises:
         FileNotFoundError, ValueError: as `read_scores`; if the sums are not among the arrays.
     """
+    arrays = read_scores(results)
     try:
-        return VideoSums.from_arrays(read_scores(results))
-    except KeyError as error:
+        return VideoSums.from_arrays(arrays)
+    except (KeyError, ValueError, TypeError, IndexError) as error:
         raise ValueError(f"{scores_file(results)} holds no sums by video ({error}): evaluate again") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import logging
 from multiprocessing import get_context
@@ -203,16 +202,3 @@ def test_processes_do_not_lose_each_others_lines(tmp_path):
     for process in processes:
         process.join()
     assert len(read_records(tmp_path)) == len(read_failures(tmp_path)) == 150
-
-
-def test_readers_need_no_torch():
-    """As a file: the package's __init__ may load what it likes."""
-    path = Path(__file__).parents[2] / "mmpt_plugin" / "features" / "manifest.py"
-    imports = [
-        alias.name
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    ]
-    assert "locked" in imports
-    assert not {name.split(".")[0] for name in imports} & {"torch", "transformers", "fairseq"}
