@@ -82,7 +82,7 @@ def test_imports_point_downwards(path):
 
 
 def test_pure_modules_work_where_there_is_no_torch():
-    """All of them in one interpreter in which importing torch or transformers fails, also by way of another module."""
+    """All but the pages in one interpreter in which importing torch or transformers fails, also by way of another module."""
     names = [
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
         for path in WITHOUT_TORCH
