@@ -86,6 +86,7 @@ def test_pure_modules_work_where_there_is_no_torch():
     names = [
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
         for path in WITHOUT_TORCH
+        if "report" not in path.parts
     ]
     code = (
         "import importlib, sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
