@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from demo.performance import film, lay_out, narrate
 from demo.world import DemoWorld, Stream, World
 from mmpt_plugin.data.captions import vocabulary_sha256
 from mmpt_plugin.data.shard_writer import ShardWriter
+from mmpt_plugin.files import clear_left_overs
+from mmpt_plugin.files.writing import aside_path
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ def write_demo_corpus(folder: Path, world: DemoWorld | None = None, *, overwrite
     world = world or DemoWorld()
     if _holds(folder, world, overwrite):
         return
-    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.partial"
+    clear_left_overs(folder.parent)
+    aside = aside_path(folder)
     try:
         _write(aside, world)
         (aside / WORLD_FILE).write_text(json.dumps(_describe(world), indent=1))

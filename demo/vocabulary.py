@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from mmpt_plugin.data.captions import Tokenize, vocabulary_sha256
 from mmpt_plugin.data.shard_writer import ShardWriter
 from mmpt_plugin.data.shards import read_shard
+from mmpt_plugin.files.writing import aside_path
 
 
 def retokenize(corpus: Path, folder: Path, tokenize: Tokenize, tokenizer: str, vocabulary: Mapping[str, int]) -> None:
@@ -29,7 +29,7 @@ def retokenize(corpus: Path, folder: Path, tokenize: Tokenize, tokenizer: str, v
         return
     raw = json.loads((corpus / "howto100m" / "raw_caption.json").read_text())
     captions = {"tokenizer": tokenizer, "vocabulary_sha256": vocabulary_sha256(vocabulary)}
-    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.partial"
+    aside = aside_path(folder)
     (aside / "howto100m").mkdir(parents=True)
     try:
         for path in corpus.iterdir():

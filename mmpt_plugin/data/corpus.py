@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from mmpt_plugin.captions.tidying import MOST_SECONDS
 from mmpt_plugin.data.caption_table import CaptionTable
 from mmpt_plugin.data.captions import vocabulary_sha256
 from mmpt_plugin.data.mmpt_shards import META_SUFFIX, read_mmpt_shards
-from mmpt_plugin.data.ragged_arrays import read_ahead, slices
+from mmpt_plugin.data.ragged_arrays import MappedArray, read_ahead, slices
 from mmpt_plugin.data.shards import Shard, read_shard
-from mmpt_plugin.files import read_text
+from mmpt_plugin.files import UnusableFile, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -250,6 +251,10 @@ class VideoTextCorpus:
         """
         counts, firsts, which = self.caption_counts[videos], self._first_caption[videos], self._shard[videos]
         times = np.concatenate(slices(self._times, which, firsts, firsts + counts))  # (captions, 2)
+        usable = (np.abs(times) < MOST_SECONDS).all(axis=1)  # NaN is not
+        if not usable.all():
+            video = np.repeat(videos, counts)[~usable][0]
+            raise self._unusable(video, "caption times", self._times, times[~usable][0])
         starts, ends = np.asarray(times.T, np.float64, order="C")
         token_counts = type(self._tokens[0]).counts(self._tokens, which, firsts, firsts + counts)
         offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -303,17 +308,20 @@ class VideoTextCorpus:
             ValueError: a video has such a value.
         """
         for video in tqdm(videos, desc="looking for NaN", unit="video", delay=PROGRESS_DELAY):
-            for what, maps, values in (
-                ("features", self._features, self.features(video)),
-                ("caption times", self._times, self._caption_times(video)),
-            ):
-                finite = np.isfinite(values).all(axis=1)
-                if not finite.all():
-                    raise ValueError(
-                        f"video {self.video_ids[video]}: {what} are NaN or infinite in {(~finite).sum()} of "
-                        f"{len(finite)} rows, first in row {np.argmin(finite)}, in {maps[self._shard[video]].path}. "
-                        "Make them again."
-                    )
+            features, times = self.features(video), self._caption_times(video)
+            finite = np.isfinite(features).all(axis=1)
+            if not finite.all():
+                row = int(np.argmin(finite))
+                raise self._unusable(video, "features", self._features, f"row {row} of {len(finite)}")
+            usable = (np.abs(times) < MOST_SECONDS).all(axis=1)
+            if not usable.all():
+                raise self._unusable(video, "caption times", self._times, times[~usable][0])
+
+    def _unusable(self, video: int, what: str, maps: Sequence[MappedArray], where: object) -> UnusableFile:
+        return UnusableFile(
+            f"{maps[self._shard[video]].path}: video {self.video_ids[video]}: {what} are NaN, infinite or out of bounds "
+            f"({where}). Make them again."
+        )
 
     def check_vocabulary(self, vocabulary: Mapping[str, int]) -> None:
         """Looks whether the word pieces are of a model's vocabulary.

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from mmpt_plugin.captions.tidying import MOST_SECONDS
 from mmpt_plugin.data.shards import DTYPES, FORMAT, VERSION, file_sha256
 from mmpt_plugin.data.video_ids import id_problem
 from mmpt_plugin.files.writing import aside_path
@@ -83,6 +84,9 @@ class ShardWriter:
         if self.target.exists():
             raise FileExistsError(f"{self.target}: exists. Remove it first, or choose another shard name or folder.")
         self.source = json.loads(json.dumps(source or {}))  # what JSON cannot hold fails here, not at the end
+        captions = self.source.get("captions")
+        size = captions.get("vocabulary_size") if isinstance(captions, dict) else None
+        self._vocabulary_size = size if isinstance(size, int) else 2**31
         self.feature_size = feature_size
         self._ids: dict[str, None] = {}  # keeps the order and finds duplicates
         self._starts: dict[str, list[int]] = {"feature_starts": [0], "caption_starts": [0]}
@@ -121,6 +125,10 @@ class ShardWriter:
         if times.ndim != 2 or times.shape[1] != 2:
             raise ValueError(f"video {video_id}: caption times of shape {times.shape}, expected (captions, 2).")
         times = _as_finite(times, np.float32, f"video {video_id}: caption times")
+        if np.abs(times).max(initial=0) >= MOST_SECONDS:
+            raise ValueError(
+                f"video {video_id}: caption times reach {np.abs(times).max():.3g} s, which are no seconds."
+            )
         if len(times) != len(tokens):
             raise ValueError(
                 f"video {video_id}: {len(times)} caption times, but word pieces of {len(tokens)} captions."
@@ -128,6 +136,11 @@ class ShardWriter:
         pieces = [
             _as_tokens(caption, f"video {video_id}: word pieces of caption {i}") for i, caption in enumerate(tokens)
         ]
+        largest = max((int(caption.max()) for caption in pieces if len(caption)), default=0)
+        if largest >= self._vocabulary_size:
+            raise ValueError(
+                f"video {video_id}: word piece {largest}, but its captions' vocabulary has {self._vocabulary_size}."
+            )
         ends = self._files["tokens"].rows + np.cumsum([len(caption) for caption in pieces], dtype=np.int64)
 
         self._ids[video_id] = None

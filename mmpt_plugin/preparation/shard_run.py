@@ -25,7 +25,8 @@ PAPER = {"minutes a video": 6.5, "captions a video": 110, "pieces a second": 2.4
 """HowTo100M's as prepared for the paper (arXiv:2109.14084, section 5.1)."""
 
 Sums = Counter[str]
-"""Of a shard or a split: `videos`, `seconds`, `captions`, `pieces`, `covered_ms` of the time, and captions `beyond` it."""
+"""Of a shard or a split: `videos`, `seconds`, `captions`, `pieces`, `covered_ms` of the time, captions `beyond` it,
+and videos of which most are: `other_length`."""
 
 
 def make_shard(planned: PlannedShard) -> Sums:
@@ -71,7 +72,9 @@ def shard_statistics(shard: Shard) -> Sums:
         times = shard.caption_times[video]
         statistics["seconds"] += seconds
         statistics["captions"] += len(times)
-        statistics["beyond"] += captions_beyond(times, seconds)
+        beyond = captions_beyond(times, seconds)
+        statistics["beyond"] += beyond
+        statistics["other_length"] += 2 * beyond > len(times)
         statistics["pieces"] += int(shard.token_counts(video).sum())
         statistics["covered_ms"] += round(1000 * covered_seconds(times, seconds))
     return statistics
@@ -163,8 +166,8 @@ def make(plan: Plan, out: Path, workers: int) -> dict[str, dict[str, float]]:
     for split, sums in statistics.items():
         if sums["beyond"]:
             logger.warning(
-                "%s: %d of %d captions start after their video's features end; they can be in no clip's seconds",
-                *(split, sums["beyond"], sums["captions"]),
+                "%s: %d of %d captions start after their video's features end, in %d videos most: are they of other videos?",
+                *(split, sums["beyond"], sums["captions"], sums["other_length"]),
             )
     return summary
 

@@ -354,9 +354,7 @@ def test_values_that_are_not_finite(tmp_path, array, what):
     videos = random_videos(130)
     videos["video77"][array][0, 1] = np.nan
     write_mmpt(tmp_path, 0, videos)
-    with pytest.raises(
-        ValueError, match=rf"video video77: {what} are NaN or infinite in 1 of \d+ rows, first in row 0"
-    ):
+    with pytest.raises(ValueError, match=rf"video video77: {what} are NaN, infinite or out of bounds"):
         open_corpus(tmp_path, list(videos))
     # of 130 videos a sample looks at every third: 0, 3, ..., 75, 78, ...; of 65, at every second from the first
     open_corpus(tmp_path, list(videos), verify="size")

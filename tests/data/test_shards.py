@@ -27,7 +27,7 @@ def one_video(draw):
     seconds, captions = draw(st.integers(0, 5)), draw(st.integers(0, 4))
     finite = {"allow_nan": False, "allow_infinity": False}
     features = draw(hnp.arrays(np.float16, (seconds, WIDTH), elements=st.floats(width=16, **finite)))
-    times = draw(hnp.arrays(np.float32, (captions, 2), elements=st.floats(width=32, **finite)))
+    times = draw(hnp.arrays(np.float32, (captions, 2), elements=st.floats(-(2**20), 2**20, width=32, **finite)))
     tokens = [draw(st.lists(st.integers(0, 2**31 - 1), max_size=6)) for _ in range(captions)]
     return features, times, tokens
 
@@ -148,6 +148,8 @@ def test_damaged_token_starts_are_named(tmp_path, starts, message):
         (([[0, 0, 0], [0, np.nan, 0]], [], []), "features must be finite as float16, row 1"),
         (([[0, 0, 1e6]], [], []), "features must be finite as float16, row 0"),  # above float16's 65,504
         ((np.zeros((2, 3)), [[0, np.inf]], [[1]]), "caption times must be finite"),
+        ((np.zeros((2, 3)), [[0, 1e30]], [[1]]), "caption times reach 1e\\+30 s"),
+        ((np.zeros((2, 3)), [[0, 1]], [[9]]), "word piece 9, but its captions' vocabulary has 9"),
         ((np.zeros((2, 3)), [0, 1], [[1]]), r"caption times of shape \(2,\), expected \(captions, 2\)"),
         ((np.zeros((2, 3)), [[0, 1]], [[1], [2]]), "1 caption times, but word pieces of 2 captions"),
         ((np.zeros((2, 3)), [[0, 1]], [[-1]]), "word pieces of caption 0 must be a list of token ids"),
@@ -157,7 +159,8 @@ def test_damaged_token_starts_are_named(tmp_path, starts, message):
     ],
 )
 def test_a_bad_video_is_refused_and_leaves_the_shard_as_it_was(tmp_path, video, message):
-    with ShardWriter(tmp_path, "train_0", feature_size=WIDTH) as writer:
+    source = {"captions": {"vocabulary_size": 9}}
+    with ShardWriter(tmp_path, "train_0", feature_size=WIDTH, source=source) as writer:
         writer.add("good", np.ones((1, 3)), [[0, 1]], [[5]])
         with pytest.raises(ValueError, match=f"video bad: .*{message}"):
             writer.add("bad", *video)
