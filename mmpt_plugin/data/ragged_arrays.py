@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,12 @@ from mmpt_plugin.files import UnusableFile, read_array_header
 OPEN_MAPS = 640
 """Files mapped at a time by one process. Each map holds a file descriptor, of which Linux grants 1,024 by default, and
 HowTo100M's shards are 810 files."""
+
+
+LOOK_SECONDS = 0.02
+"""A file in use is looked at so often, at most; each look takes some microseconds."""
+
+_looked_at: dict[str, float] = {}  # path -> when
 
 
 class Version(NamedTuple):
@@ -107,14 +114,21 @@ class MappedArray:
         self._map().madvise(mmap.MADV_WILLNEED, begin, self.offset + last * row - begin)
 
     def _map(self) -> mmap.mmap:
-        """The map; reading beyond the end of a file that was cut would end the process without a word."""
-        try:
-            now = Version.of(self.path)
-        except FileNotFoundError as error:
-            raise _changed(self.path, "was removed") from error
-        if now != self.version:
-            raise _changed(self.path)
+        """The map. Reading beyond the end of a file that was cut would end the process without a word, so it is looked at."""
+        now = time.monotonic()
+        if now - _looked_at.get(self.path, -LOOK_SECONDS) >= LOOK_SECONDS:
+            _look(self.path, self.version)
+            _looked_at[self.path] = now
         return _map(self.path, self.version)
+
+
+def _look(path: str, version: Version) -> None:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        raise _changed(path, "was removed") from error
+    if (status.st_size, status.st_mtime_ns) != version:
+        raise _changed(path)
 
 
 def union_of_ranges(firsts: np.ndarray, lasts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -111,7 +111,8 @@ def test_a_file_written_anew_is_mapped_anew(tmp_path):
         (lambda path: path.unlink(), "was removed"),
     ],
 )
-def test_a_shard_that_changes_under_a_run_is_named(tmp_path, mapped_before, change, message):
+def test_a_shard_that_changes_under_a_run_is_named(tmp_path, monkeypatch, mapped_before, change, message):
+    monkeypatch.setattr(ragged_arrays, "LOOK_SECONDS", 0)
     shard = read_shard(write_one_shard(tmp_path))
     if mapped_before:
         shard.features[0].sum()
