@@ -19,7 +19,9 @@ from mmpt_plugin.data.corpus import read_video_list
 from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.data.mmpt_shards import read_mmpt_shards
 from mmpt_plugin.data.shards import Shard
+from mmpt_plugin.data.video_ids import id_problem
 from mmpt_plugin.features.manifest import read_settings
+from mmpt_plugin.files import open_array
 
 logger = logging.getLogger(__name__)
 
@@ -146,15 +148,12 @@ def first_width(folder: Path) -> int:
 
     Raises:
         FileNotFoundError: there is no feature file.
-        ValueError: it is no array.
+        UnusableFile: it is no array of features.
     """
     path = next((path for path in folder.glob("*.npy") if not path.name.startswith(".")), None)
     if path is None:
         raise FileNotFoundError(f"{folder}: no <video id>.npy in it. scripts/extract_features.py makes them.")
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False).shape[-1]
-    except (ValueError, EOFError, IndexError) as error:
-        raise ValueError(f"{path} is no array of features ({error}): extract this video again") from error
+    return open_array(path, dtypes=["float16", "float32"], dimensions=2).shape[1]
 
 
 @cache
@@ -199,7 +198,11 @@ def names_of_videos(names: Mapping[str, int], drop_suffix: bool, folder: Path) -
     """
     files: dict[str, list[str]] = {}
     for name in names:
-        files.setdefault(without_suffix(name) if drop_suffix else name, []).append(name)
+        video_id = without_suffix(name) if drop_suffix else name
+        if problem := id_problem(video_id):
+            logger.warning("%s: %r is left out, as such an id %s", folder, f"{name}.npy", problem)
+        else:
+            files.setdefault(video_id, []).append(name)
     clashes = [", ".join(own) for own in files.values() if len(own) > 1]
     if clashes:
         raise ValueError(

@@ -331,3 +331,18 @@ def test_left_overs_of_dead_runs_are_cleared(command, tmp_path, caplog):
         folder.mkdir(parents=True)
     make_shards.main(command)
     assert mine.exists() and not left.exists() and "removed 1 unfinished" in caplog.text
+
+
+def test_a_name_that_breaks_lists_is_left_out_and_named(command, parts, tmp_path, caplog):
+    np.save(parts[0] / "two\nlines.npy", video(4)[0])
+    np.save(parts[0] / "._v05.npy", video(4)[0])  # macOS's shadow
+    make_shards.main(command)
+    assert "two\\nlines.npy' is left out, as such an id has a line break" in caplog.text
+    assert listed(tmp_path / "howto100m", "missing_captions.txt") == ["v00"]
+
+
+def test_a_pipe_among_the_features_is_refused(command, parts, capsys):
+    (parts[0] / "manifest.json").unlink()
+    os.mkfifo(parts[0] / "a.npy")
+    message = fails(capsys, command)
+    assert "a.npy: this is a named pipe" in message
