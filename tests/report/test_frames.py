@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmpt_plugin.report import wanted
 from mmpt_plugin.report.evaluation_pages import write_evaluation_page
 from mmpt_plugin.report.frames import WIDTH, VideoFolder, data_uri, pictures_from
 from mmpt_plugin.search.store import Rows, Store, Video
@@ -64,3 +65,13 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
 def test_pictures_stand_on_the_page(write_results, videos):
     page = write_evaluation_page([write_results("youcook2", retrieval_scores(5))], pictures=VideoFolder(videos))
     assert page.read_text().count('<img src="data:image/jpeg;base64,') == 5  # among the five items of five queries
+
+
+def test_no_page_is_wanted_or_possible(tmp_path, monkeypatch, caplog):
+    assert wanted.page_pictures(False, None) is None
+    assert wanted.page_pictures(True, None)("video", 0) is None
+    with pytest.raises(NotADirectoryError, match=r"task\.videos"):
+        wanted.page_pictures(True, str(tmp_path / "absent"))
+    monkeypatch.setattr(wanted, "find_spec", lambda name: None)
+    assert wanted.page_pictures(True, None) is None
+    assert "altair, vl_convert, jinja2 is not installed" in caplog.text and "scripts/report.py" in caplog.text

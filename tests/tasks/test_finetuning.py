@@ -103,6 +103,8 @@ def test_coin_by_its_classifier(
     assert saved["model"]["frame_classifier.weight"].shape == (4, 32)
     assert changed(saved, tiny_checkpoint, "video_encoder") and not changed(saved, tiny_checkpoint, "text_encoder")
     results = evaluate("coin")
+    assert "Loss" in (tmp_path / "run" / "report.html").read_text()
+    assert "Timelines of" in (tmp_path / "results" / "coin.html").read_text()
     scores = np.load(tmp_path / "results" / "coin_scores.npz")
     assert scores["logits"].shape == (35, 4) and scores["label_ids"].tolist() == [3, 7, 12]
     # test labels 3 and 12 are its classes 1 and 2; the classifier's class 2 (label 7) is no class of the test
