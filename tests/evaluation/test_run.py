@@ -1,22 +1,33 @@
 """`evaluate(clip, benchmark)`: the same results as fairseq's task, without it."""
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmpt_plugin import VideoClip
 from mmpt_plugin.evaluation import evaluate
+from mmpt_plugin.evaluation.benchmark import Encodings
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.report import read_results, read_scores
-from mmpt_plugin.evaluation.run import read_best_possible
+from mmpt_plugin.evaluation.run import Subject, conclude, prepare, read_best_possible
+from mmpt_plugin.features.manifest import MANIFEST, FeatureSettings
 
 
 @pytest.fixture
 def clip(tiny_checkpoint: Path) -> VideoClip:
     return VideoClip.from_pretrained(tiny_checkpoint)
+
+
+@pytest.fixture
+def data_copy(benchmark_data: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(benchmark_data, tmp_path / "data"))
 
 
 @pytest.mark.parametrize("name", ["youcook2", "msrvtt_qa", "coin", "crosstask"])
@@ -58,6 +69,33 @@ def test_what_is_refused(clip: VideoClip, benchmark_data: Path, tmp_path: Path) 
     with pytest.raises(ValueError, match="batch_size is 0"):
         evaluate(clip, BENCHMARKS["coin"](benchmark_data), batch_size=0)
     assert read_best_possible(BENCHMARKS["coin"](benchmark_data), tmp_path) is None
+
+
+def test_what_a_checkpoint_says_is_heeded(data_copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = FeatureSettings("s3d", "ab" * 32, 512)
+    coin = BENCHMARKS["coin"](data_copy)
+    (data_copy / "coin" / "features" / MANIFEST).write_text(json.dumps(asdict(made)))
+    prepare(coin, Subject({}, features=asdict(made)))
+    with pytest.raises(ValueError, match="fps: 30 here, 4 expected"):
+        prepare(coin, Subject({}, features=asdict(replace(made, fps=4))))
+    assert not prepare(coin, Subject({"pooling": "mean"})).classify_frames and "pooling=cls" not in caplog.text
+    prepare(coin, Subject({"pooling": "cls"}))
+    assert "coin compares the states of seconds with texts" in caplog.text
+    assert prepare(coin, Subject({"frame_labels": [3, 7, 12]})).classify_frames
+    with pytest.raises(ValueError, match="1 labels of the test videos were in no training video"):
+        prepare(coin, Subject({"frame_labels": [3]}))
+
+
+@pytest.mark.parametrize(("trained_on", "paper"), [("coin", 0.687), ("msrvtt", None), (None, 0.589)])
+def test_a_fine_tuned_model_stands_beside_the_papers_fine_tuned_number(
+    clip: VideoClip, benchmark_data: Path, trained_on: str | None, paper: float | None
+) -> None:
+    coin = BENCHMARKS["coin"](benchmark_data)
+    states = [np.zeros((window.end - window.start, 2), np.float32) for window in coin.plan().windows]
+    encodings = Encodings(np.eye(2, dtype=np.float32), states)
+    results = conclude(coin, encodings, Subject({"seed": 1}, fine_tuned_on=trained_on), config={"task": {}})
+    assert results["paper"].get("frame_accuracy") == paper
+    assert results["checkpoint"].get("fine_tuned_on") == trained_on and results["config"]["model"] == {"seed": 1}
 
 
 def test_fairseq_is_not_needed() -> None:
