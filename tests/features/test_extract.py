@@ -198,7 +198,7 @@ def test_whatever_goes_wrong_with_one_video_is_its_failure(tmp_path, videos, mon
     assert read_failures(tmp_path / "out")["a"][1] == reason
 
 
-def test_failed_video_is_tried_once_in_all(tmp_path, videos, stub, monkeypatch):
+def test_failed_video_is_tried_once_in_all(tmp_path, videos, stub, monkeypatch, caplog):
     """Whoever else comes by in the same run, or in one that began before it failed, takes the failure as it stands."""
     (videos / "0broken.mp4").write_bytes(b"nothing")
     tried: list[Path] = []
@@ -214,6 +214,7 @@ def test_failed_video_is_tried_once_in_all(tmp_path, videos, stub, monkeypatch):
     assert set(summary.failures) == {"0broken"}
     assert summary.extracted == 2
     assert len(tried) == 3
+    assert caplog.text.count("0broken failed") == 1
     run(stub_job(out), found, in_this_process)  # a later run tries again
     assert len(tried) == 4
 
