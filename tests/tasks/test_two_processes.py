@@ -1,8 +1,7 @@
-"""Training and evaluation by two processes on one machine's CPU (gloo), started by torchrun."""
+"""Training and evaluation by two processes on one machine's CPU (gloo)."""
 
-import subprocess
-import sys
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -10,17 +9,7 @@ import torch
 
 from mmpt_plugin.evaluation.report import read_results
 
-CONFIGS = Path(__file__).resolve().parents[2] / "projects" / "videoclip"
-BIN = Path(sys.executable).parent
-TWO_PROCESSES = (
-    "distributed_training.distributed_init_method=env://",
-    "distributed_training.distributed_no_spawn=true",
-    "distributed_training.distributed_world_size=2",
-    "distributed_training.distributed_rank=${oc.env:RANK}",
-    "distributed_training.distributed_backend=gloo",
-    "distributed_training.ddp_backend=legacy_ddp",
-    "common.cpu=true",
-)
+from ..together import train, train_together
 
 # unlike Adam's, its steps are proportional to gradients, so that these are compared and not only their signs
 SGD = (
@@ -34,21 +23,12 @@ SGD = (
 pytestmark = pytest.mark.slow
 
 
-def run(processes: int, config: str, *overrides: object) -> str:
-    """`fairseq-hydra-train` by one or two processes; what it printed."""
-    train = [BIN / "fairseq-hydra-train", "--config-dir", CONFIGS, "--config-name", config]
-    if processes == 2:
-        train = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", *train, *TWO_PROCESSES]
+def run(processes: int, config: str, *overrides: object) -> None:
+    """`fairseq-hydra-train` by one or two processes."""
+    if processes == 1:
+        train(config, *overrides)
     else:
-        train.append("common.cpu=true")
-    result = subprocess.run(
-        [str(part) for part in (*train, *overrides)],
-        capture_output=True,
-        text=True,
-        env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
-    )
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return result.stdout
+        train_together(processes, Path(mkdtemp()), config, *overrides)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
