@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from mmpt_plugin.tasks.zeroshot import LOGGERS_AFTER_RESULTS, silence
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SECONDS = 240  # after which a test that waits has failed
+SECONDS = 600  # after which a test that waits has failed
 
 
 @cache

@@ -198,6 +198,8 @@ class VideoClipZeroShotTask(VideoClipTask):
 
     def valid_step(self, sample: dict, model: BaseFairseqModel, criterion: Any) -> tuple[torch.Tensor, int, dict]:
         """Encode one batch and keep the result."""
+        while hasattr(model, "module"):  # what joins several processes' gradients: there are none
+            model = model.module
         self.encoded.append(encode_batch(model, sample, self.plan))
         return torch.zeros(()), 1, {"loss": 0.0, "nsentences": sample["nsentences"], "ntokens": 1}
 
