@@ -87,11 +87,11 @@ def test_the_folder_beside_a_run_is_kept_completed_or_replaced(folder: Path, tmp
     [
         ({"num_hidden_layers": 100_000}, r"has num_hidden_layers 100000; a whole number from 1 to 512"),
         ({"hidden_size": -32}, "has hidden_size -32"),
-        ({"vocab_size": "many"}, "bert'.*'vocab_size'"),
+        ({"vocab_size": "many"}, "bert'.*vocab_size"),
         ({"vocab_size": 7}, r"the tokenizer at .* has ids up to 18, but its config\.json a vocab_size of 7"),
         ({"hidden_size": 16384, "intermediate_size": 131072, "num_hidden_layers": 512}, "asks for .* parameters"),
         ({"hidden_act": "none of these"}, "the configuration at .* cannot be used"),
-        ({"max_position_embeddings": None}, "bert'.*'max_position"),
+        ({"max_position_embeddings": None}, "bert'.*max_position"),
     ],
 )
 def test_configurations_that_make_no_model_name_the_folder(folder: Path, change: dict, message: str) -> None:
