@@ -115,13 +115,14 @@ def test_frames_that_s3d_cannot_take(tmp_path, videos, capsys):
     assert "--network s3d does not take 25 frames (--fps) of 32 x 32 pixels (--frame-size)" in said
 
 
-def test_file_system_without_locks(tmp_path, videos, capsys, monkeypatch):
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_file_system_without_locks(tmp_path, videos, capsys, monkeypatch, code):
     def refuse(file: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     said = refused(capsys, *arguments(videos, tmp_path / "out"))
-    assert f"--out {tmp_path / 'out'}: No locks available" in said
+    assert f"--out {tmp_path / 'out'}: {os.strerror(code)}" in said
 
 
 def test_network_file_system_wants_locked_files_open_for_writing(tmp_path, videos, monkeypatch):
