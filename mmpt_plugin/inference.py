@@ -159,7 +159,7 @@ class VideoClip:
         windows = [
             (position, start, end)
             for position, video in enumerate(arrays)
-            for start, end in sliding_windows(len(video), longest, max(longest // 2, 1)) or [(0, 0)]
+            for start, end in sliding_windows(len(video), longest) or [(0, 0)]
         ]
         lengths = np.array([end - start for _, start, end in windows], np.int64)
         embeddings, count = self._empty(len(arrays)), torch.zeros(len(arrays), 1, device=self._device)

@@ -84,8 +84,10 @@ def evaluate_all(options: argparse.Namespace) -> None:
 
     clip = VideoClip.from_pretrained(options.checkpoint, bert=options.bert, device=options.device)
     width = clip.model.video_encoder.feature_projection.input.in_features
+    longest = clip.model.video_encoder.max_seconds
     benchmarks: list[Benchmark] = [
-        EVALUATIONS[name](options.data, on_missing=options.on_missing, feature_size=width) for name in names
+        EVALUATIONS[name](options.data, on_missing=options.on_missing, feature_size=width, max_seconds=longest)
+        for name in names
     ]
     for benchmark in benchmarks:
         prepare(benchmark, subject_of(clip))

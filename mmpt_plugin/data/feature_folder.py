@@ -25,14 +25,16 @@ class FeatureFolder:
     Args:
         path: the folder.
         feature_size: expected width of a row.
+        max_seconds: longest window that the model takes, for whoever cuts the videos into windows.
 
     Raises:
         FileNotFoundError: if there is no such folder.
     """
 
-    def __init__(self, path: str | Path, feature_size: int = 512) -> None:
+    def __init__(self, path: str | Path, feature_size: int = 512, max_seconds: int = 32) -> None:
         self.path = Path(path)
         self.feature_size = feature_size
+        self.max_seconds = max_seconds
         if not self.path.is_dir():
             raise FileNotFoundError(
                 f"feature folder {self.path} does not exist: extract the features there or set task.features"

@@ -1,29 +1,28 @@
-"""Long videos for an encoder that sees 32 seconds: overlapping windows."""
+"""Long videos for an encoder that sees a limited time: overlapping windows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-WINDOW_SECONDS = 32  # what the video encoder takes
-STRIDE_SECONDS = 16
+WINDOW_SECONDS = 32  # what the paper's video encoder takes
 
 
 @dataclass(frozen=True)
 class Window:
-    """Rows start..end (exclusive, seconds) of one video's feature file; at most 32 rows, possibly none."""
+    """Rows start..end (exclusive, seconds) of one video's feature file; at most as many as the model takes, possibly none."""
 
     video_id: str
     start: int
     end: int
 
 
-def sliding_windows(seconds: int, size: int = WINDOW_SECONDS, stride: int = STRIDE_SECONDS) -> list[tuple[int, int]]:
+def sliding_windows(seconds: int, size: int = WINDOW_SECONDS, stride: int | None = None) -> list[tuple[int, int]]:
     """Windows that cover a video; the first that reaches its end is the last.
 
     Args:
         seconds: length of the video, one feature row per second.
         size: longest window, seconds.
-        stride: from one start to the next, seconds; at most `size`, so that no second is left out.
+        stride: from one start to the next, seconds; at most `size`, so that no second is left out. Default: half of `size`.
 
     Returns:
         (start, end) in seconds, end exclusive; an empty list for an empty video.
@@ -31,6 +30,7 @@ def sliding_windows(seconds: int, size: int = WINDOW_SECONDS, stride: int = STRI
     Raises:
         ValueError: if the length is negative or the windows would leave gaps.
     """
+    stride = max(size // 2, 1) if stride is None else stride
     if seconds < 0 or not 0 < stride <= size:
         raise ValueError(f"windows need seconds >= 0 and 0 < stride <= size, got {seconds=}, {size=}, {stride=}")
     if seconds == 0:

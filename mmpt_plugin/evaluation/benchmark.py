@@ -111,6 +111,7 @@ class Benchmark(ABC):
         features: Path | None = None,
         on_missing: str = "error",
         feature_size: int = 512,
+        max_seconds: int = 32,
         split: str = "official",
     ) -> None: ...
 

@@ -61,6 +61,12 @@ def prepare(benchmark: Benchmark, subject: Subject) -> EncodingPlan:
         check_feature_settings(benchmark.features.path, subject.features)
     if subject.settings.get("frame_labels"):
         benchmark.use_frame_classifier(subject.settings["frame_labels"])
+    longest = subject.settings.get("max_video_seconds", benchmark.features.max_seconds)
+    if benchmark.features.max_seconds != longest:
+        raise ValueError(
+            f"{benchmark.name} was made for windows of {benchmark.features.max_seconds} seconds, and the model takes "
+            f"{longest}: make it with max_seconds={longest}"
+        )
     plan = benchmark.plan()
     if plan.per_frame and str(subject.settings.get("pooling")) == "cls":
         logger.warning(

@@ -9,14 +9,14 @@ from itertools import groupby
 
 import numpy as np
 
-from mmpt_plugin.data.windows import Window, sliding_windows
+from mmpt_plugin.data.windows import WINDOW_SECONDS, Window, sliding_windows
 
 logger = logging.getLogger(__name__)
 
 
-def windows_of_videos(seconds: Mapping[str, int]) -> list[Window]:
+def windows_of_videos(seconds: Mapping[str, int], size: int = WINDOW_SECONDS) -> list[Window]:
     """The sliding windows of several videos (id -> length in seconds), video after video."""
-    return [Window(video, start, end) for video, length in seconds.items() for start, end in sliding_windows(length)]
+    return [Window(video, *span) for video, length in seconds.items() for span in sliding_windows(length, size)]
 
 
 def merge_windows(spans: Sequence[tuple[int, int]], values: Sequence[np.ndarray]) -> np.ndarray:

@@ -21,8 +21,8 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import first_window, requir
 
 logger = logging.getLogger(__name__)
 
-COIN_STRIDE = 8  # seconds from one training window to the next
-CROSSTASK_STRIDE = 16
+COIN_STRIDES = 4  # from one training window to the next, in a window's length: 8 of 32 seconds, as in the original
+CROSSTASK_STRIDES = 2
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class TrainingFiles:
         features: folder of <video>.npy instead of the usual one.
         on_missing: "error" or "skip" for videos without features.
         feature_size: width of a feature row.
+        max_seconds: longest window that the model takes.
         split: "official", or "original" for CrossTask's draw among videos with features.
     """
 
@@ -84,6 +85,7 @@ class TrainingFiles:
     features: Path | None = None
     on_missing: str = "error"
     feature_size: int = 512
+    max_seconds: int = 32
     split: str = "official"
 
     def folder(self, name: str) -> Path:
@@ -92,7 +94,7 @@ class TrainingFiles:
 
     def open_features(self, name: str) -> FeatureFolder:
         """The folder of features."""
-        return FeatureFolder(self.features or self.data / name / "features", self.feature_size)
+        return FeatureFolder(self.features or self.data / name / "features", self.feature_size, self.max_seconds)
 
     def present(self, features: FeatureFolder, videos: Iterable[str]) -> tuple[dict[str, None], list[str]]:
         """Which videos have features, in order, and which have none; these are refused unless `on_missing` is "skip"."""
@@ -164,7 +166,7 @@ def _labelled(
     filled = _videos_with_seconds(name, present, features)
     videos = [
         LabelledVideo(
-            _windows(features, video.video_id, COIN_STRIDE),
+            _windows(features, video.video_id, COIN_STRIDES),
             coin.paint_targets(video.segments, features.seconds(video.video_id), class_of),
         )
         for video in training
@@ -189,7 +191,7 @@ def crosstask_training(files: TrainingFiles) -> TrainingSet:
         if video in filled:
             intervals = crosstask.read_step_intervals(release / "annotations" / f"{task_id}_{video}.csv", len(steps))
             labels = crosstask.paint_steps(intervals, features.seconds(video), len(steps))
-            videos.append(LabelledVideo(_windows(features, video, CROSSTASK_STRIDE), labels, steps))
+            videos.append(LabelledVideo(_windows(features, video, CROSSTASK_STRIDES), labels, steps))
     return TrainingSet(features, content.absent or missing, videos=videos)
 
 
@@ -251,8 +253,11 @@ def _count_empty(name: str, kind: str, videos: Sequence[str], empty: Sequence[bo
     logger.warning("%s; left out", message)
 
 
-def _windows(features: FeatureFolder, video: str, stride: int) -> tuple[Window, ...]:
-    return tuple(Window(video, *span) for span in sliding_windows(features.seconds(video), stride=stride))
+def _windows(features: FeatureFolder, video: str, strides: int) -> tuple[Window, ...]:
+    size = features.max_seconds
+    return tuple(
+        Window(video, *span) for span in sliding_windows(features.seconds(video), size, max(size // strides, 1))
+    )
 
 
 TRAINING_SETS: dict[str, Callable[[TrainingFiles], TrainingSet]] = {

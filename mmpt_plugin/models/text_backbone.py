@@ -380,8 +380,8 @@ def check_vocabulary(bert: str, checkpoint: dict[str, Any], reference: Path, sou
     if differ:
         raise ValueError(
             f"model.bert: {bert!r} has another vocabulary than {source} was trained with, so that every text would be "
-            f"read wrongly. Give the text encoder that it was trained with; {reference} has it unless another training "
-            "wrote to the same folder"
+            f"read wrongly. Leave model.bert empty to use the checkpoint's own, {reference}; if another training wrote to "
+            "the same folder, give the text encoder that the checkpoint was trained with"
         )
 
 

@@ -110,6 +110,7 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
                 features=Path(self.cfg.features) if self.cfg.features else None,
                 on_missing=str(self.cfg.on_missing),
                 feature_size=self.model_config.feature_size,
+                max_seconds=self.model_config.max_video_seconds,
                 split=str(self.cfg.split),
             )
         )

@@ -127,6 +127,7 @@ class VideoClipZeroShotTask(VideoClipTask):
             features=Path(cfg.features) if cfg.features else None,
             on_missing=str(cfg.on_missing),
             feature_size=self.model_config.feature_size,
+            max_seconds=self.model_config.max_video_seconds,
             split=str(cfg.split),
         )
         self.subject = Subject.of_checkpoint(self.checkpoint, content, vars(self.model_config))

@@ -18,6 +18,9 @@ from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.report import read_results, read_scores
 from mmpt_plugin.evaluation.run import Subject, conclude, prepare, read_best_possible
 from mmpt_plugin.features.manifest import MANIFEST, FeatureSettings
+from mmpt_plugin.models.config import VideoClipConfig
+from mmpt_plugin.models.text_backbone import load_tokenizer
+from mmpt_plugin.models.videoclip import VideoClipModel
 
 
 @pytest.fixture
@@ -105,3 +108,16 @@ def test_fairseq_is_not_needed() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert shown.stdout.strip() == "[]", shown.stderr
+
+
+@pytest.mark.parametrize("name", ["coin", "crosstask", "msrvtt"])
+@pytest.mark.parametrize("seconds", [16, 48])
+def test_windows_follow_the_model(tiny_bert: Path, benchmark_data: Path, name: str, seconds: int) -> None:
+    config = VideoClipConfig(bert=str(tiny_bert), video_layers=2, max_video_seconds=seconds)
+    clip = VideoClip(VideoClipModel.from_backbone(config).eval(), load_tokenizer(str(tiny_bert)), config=config)
+    benchmark = BENCHMARKS[name](benchmark_data, max_seconds=seconds)
+    windows = benchmark.plan().windows
+    assert max(window.end - window.start for window in windows) == min(seconds, max(w.end for w in windows))
+    assert evaluate(clip, benchmark)["benchmark"] == name
+    with pytest.raises(ValueError, match=rf"was made for windows of 32 seconds, .* takes {seconds}: make it with"):
+        evaluate(clip, BENCHMARKS[name](benchmark_data))

@@ -178,9 +178,7 @@ def test_a_bert_of_another_width_or_vocabulary(finetune: Callable[..., dict], ti
     with pytest.raises(ValueError, match=r"finetune_from_model: .* does not fit the model: .*of another shape.*\(.*48"):
         finetune("youcook2", f"model.bert={wider}")
     swapped = other_bert(tmp_path / "swapped", [*words[:-2], words[-1], words[-2]])
-    with pytest.raises(
-        ValueError, match=r"another vocabulary than .*: 2 word pieces differ, as .*Leave model\.bert empty"
-    ):
+    with pytest.raises(ValueError, match=r"another vocabulary than .*Leave model\.bert empty"):
         finetune("youcook2", f"model.bert={swapped}")
     assert not (tmp_path / "run" / "checkpoint_last.pt").exists()
 

@@ -284,7 +284,7 @@ class FrameLabelling(Benchmark):
         """Sliding windows of every video; the labels' texts, unless frames are classified."""
         return EncodingPlan(
             texts=[] if self.classifier_ids else distinct(self.labels)[0],
-            windows=windows_of_videos(self.seconds),
+            windows=windows_of_videos(self.seconds, self.features.max_seconds),
             per_frame=True,
             attend_to_cls=False,
             classify_frames=bool(self.classifier_ids),
@@ -302,7 +302,7 @@ class FrameLabelling(Benchmark):
             (sum of lengths, 1 + C) of background and C trained labels, and `label_ids` (C,).
         """
         if self.classifier_ids:
-            merged = merge_by_video(windows_of_videos(self.seconds), list(encodings.video))
+            merged = merge_by_video(windows_of_videos(self.seconds, self.features.max_seconds), list(encodings.video))
             none = np.zeros((0, 1 + len(self.classifier_ids)), np.float32)
             return {
                 "video_ids": np.array(list(self.seconds)),
@@ -311,7 +311,7 @@ class FrameLabelling(Benchmark):
                 "label_ids": np.array(self.classifier_ids),
             }
         labels = encodings.text[distinct(self.labels)[1]]  # (L, D)
-        merged = merge_by_video(windows_of_videos(self.seconds), list(encodings.video))
+        merged = merge_by_video(windows_of_videos(self.seconds, self.features.max_seconds), list(encodings.video))
         similarity = labels @ labels.T
         return {
             "video_ids": np.array(list(self.seconds)),
@@ -407,6 +407,7 @@ class Coin(FrameLabelling):
         features: folder of <video>.npy; default: <data>/coin/features.
         on_missing: "error" or "skip" for test videos without features.
         feature_size: width of a feature row.
+        max_seconds: longest window that the model takes.
         split: "official".
 
     Raises:
@@ -428,6 +429,7 @@ class Coin(FrameLabelling):
         features: Path | None = None,
         on_missing: str = "error",
         feature_size: int = 512,
+        max_seconds: int = 32,
         split: str = "official",
     ) -> None:
         require_official_split(self.name, split)
@@ -435,4 +437,5 @@ class Coin(FrameLabelling):
         testing = [video for video in read_coin(path) if video.subset == "testing"]
         if not label_texts(testing):
             raise malformed(path, OFFICIAL_FILE, "no annotated video in subset 'testing'")
-        self._set_videos(testing, FeatureFolder(features or Path(data) / "coin" / "features", feature_size), on_missing)
+        store = FeatureFolder(features or Path(data) / "coin" / "features", feature_size, max_seconds)
+        self._set_videos(testing, store, on_missing)

@@ -321,6 +321,7 @@ class CrossTask(Benchmark):
         features: folder of <video>.npy; default: <data>/crosstask/features.
         on_missing: "error" or "skip" for test videos without features.
         feature_size: width of a feature row.
+        max_seconds: longest window that the model takes.
         split: "official" draws the test set from the annotation files alone; "original" as the original does, from
             the videos that have features. There a video without features takes no part in the draw, whatever
             `on_missing`; it is listed in `missing`.
@@ -345,10 +346,11 @@ class CrossTask(Benchmark):
         features: Path | None = None,
         on_missing: str = "error",
         feature_size: int = 512,
+        max_seconds: int = 32,
         split: str = "official",
     ) -> None:
         release = Path(annotations or Path(data) / "crosstask" / "crosstask_release")
-        self.features = FeatureFolder(features or Path(data) / "crosstask" / "features", feature_size)
+        self.features = FeatureFolder(features or Path(data) / "crosstask" / "features", feature_size, max_seconds)
         content = read_release(release, self.features, split)
         tasks, test = content.tasks, held_out_videos(content.candidates, content.primary)
         if not test:
@@ -375,7 +377,7 @@ class CrossTask(Benchmark):
         """Sliding windows of every distinct video; every distinct step of the tasks they show."""
         return EncodingPlan(
             texts=distinct(step for task, _ in self.videos for step in task.steps)[0],
-            windows=windows_of_videos(self.seconds),
+            windows=windows_of_videos(self.seconds, self.features.max_seconds),
             per_frame=True,
             attend_to_cls=False,
         )

@@ -25,7 +25,6 @@ from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import FilledText, checked, malformed, read_json
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
-    CLIP_SECONDS,
     TextToVideoRetrieval,
     distinct,
     first_window,
@@ -189,6 +188,7 @@ class DidemoMoment(Benchmark):
         features: folder of <video>.npy instead of didemo/features; <video> has the file extension of the annotations.
         on_missing: "error" or "skip" for queries on videos without features.
         feature_size: width of a feature row.
+        max_seconds: longest window that the model takes.
         split: "official".
 
     Raises:
@@ -208,12 +208,13 @@ class DidemoMoment(Benchmark):
         features: Path | None = None,
         on_missing: str = "error",
         feature_size: int = 512,
+        max_seconds: int = 32,
         split: str = "official",
     ) -> None:
         require_official_split(self.name, split)
         path = Path(annotations or Path(data) / "didemo" / "test_data.json")
         self.queries, self.features, self.missing = _queries_with_features(
-            path, data, features, feature_size, on_missing
+            path, data, features, feature_size, max_seconds, on_missing
         )
         self.found = len(self.queries)
         warn_if_incomplete(self)
@@ -227,8 +228,17 @@ class DidemoMoment(Benchmark):
             logger.warning("%s: no %s, so no baseline moment_prior", self.name, training)
 
     def plan(self) -> EncodingPlan:
-        """The first 32 seconds of each distinct video; each distinct sentence."""
-        return EncodingPlan(texts=self._texts, windows=self._windows, per_frame=True, pad_to=CLIP_SECONDS)
+        """The first seconds of each distinct video, as many as the model takes; each distinct sentence.
+
+        Raises:
+            ValueError: if the model does not see all moments.
+        """
+        if self.features.max_seconds < CHUNKS * CHUNK_SECONDS:
+            raise ValueError(
+                f"model.max_video_seconds is {self.features.max_seconds}, but the moments of {self.name} end after "
+                f"{CHUNKS * CHUNK_SECONDS} seconds: evaluate a model that sees these, or another benchmark"
+            )
+        return EncodingPlan(texts=self._texts, windows=self._windows, per_frame=True, pad_to=self.features.max_seconds)
 
     def score(self, encodings: Encodings) -> dict[str, np.ndarray]:
         """Products of sentences and segments.
@@ -240,7 +250,7 @@ class DidemoMoment(Benchmark):
             `scores` (queries, 21) float32, for all segments in the order of `SEGMENTS`, and `seconds` (queries,) of
             the video, which tell the valid ones.
         """
-        averaging = np.zeros((CLIP_SECONDS, len(SEGMENTS)), np.float32)
+        averaging = np.zeros((self.features.max_seconds, len(SEGMENTS)), np.float32)
         for column, (first, last) in enumerate(SEGMENTS):
             averaging[first * CHUNK_SECONDS : (last + 1) * CHUNK_SECONDS, column] = (
                 1 / (last - first + 1) / CHUNK_SECONDS
@@ -323,6 +333,7 @@ class DidemoRetrieval(TextToVideoRetrieval):
         features: folder of <video>.npy instead of didemo/features; <video> has the file extension of the annotations.
         on_missing: "error" or "skip" for videos without features.
         feature_size: width of a feature row.
+        max_seconds: longest window that the model takes.
         split: "official".
 
     Raises:
@@ -342,11 +353,14 @@ class DidemoRetrieval(TextToVideoRetrieval):
         features: Path | None = None,
         on_missing: str = "error",
         feature_size: int = 512,
+        max_seconds: int = 32,
         split: str = "official",
     ) -> None:
         require_official_split(self.name, split)
         path = Path(annotations or Path(data) / "didemo" / "test_data.json")
-        queries, self.features, self.missing = _queries_with_features(path, data, features, feature_size, on_missing)
+        queries, self.features, self.missing = _queries_with_features(
+            path, data, features, feature_size, max_seconds, on_missing
+        )
         paragraphs: dict[str, list[str]] = {}
         for query in queries:
             paragraphs.setdefault(query.video_id, []).append(query.description)
@@ -363,11 +377,11 @@ class DidemoRetrieval(TextToVideoRetrieval):
 
 
 def _queries_with_features(
-    path: Path, data: Path, features: Path | None, feature_size: int, on_missing: str
+    path: Path, data: Path, features: Path | None, feature_size: int, max_seconds: int, on_missing: str
 ) -> tuple[list[DidemoQuery], FeatureFolder, list[str]]:
     """The queries of a file whose videos have features, the folder of features, and the videos without."""
     queries = read_didemo(path)
-    store = FeatureFolder(features or Path(data) / "didemo" / "features", feature_size)
+    store = FeatureFolder(features or Path(data) / "didemo" / "features", feature_size, max_seconds)
     present, missing = store.require((query.video_id for query in queries), on_missing)
     available = set(present)
     return [query for query in queries if query.video_id in available], store, missing

@@ -155,6 +155,7 @@ class Hirest(Benchmark):
         features: folder of <video>.npy instead of hirest/features; <video> is the file's name without ".mp4".
         on_missing: "error" or "skip" for videos without features.
         feature_size: width of a feature row.
+        max_seconds: longest window that the model takes.
         split: "official".
 
     Raises:
@@ -173,6 +174,7 @@ class Hirest(Benchmark):
         features: Path | None = None,
         on_missing: str = "error",
         feature_size: int = 512,
+        max_seconds: int = 32,
         split: str = "official",
     ) -> None:
         require_official_split(self.name, split)
@@ -180,7 +182,7 @@ class Hirest(Benchmark):
         asked = [pair for pair in read_hirest(path) if pair.moment is not None]
         if not asked:
             raise malformed(path, OFFICIAL_FILE, "no relevant video with a moment (clip: true)")
-        self.features = FeatureFolder(features or Path(data) / "hirest" / "features", feature_size)
+        self.features = FeatureFolder(features or Path(data) / "hirest" / "features", feature_size, max_seconds)
         present, self.missing = self.features.require((pair.video_id for pair in asked), on_missing)
         self.seconds = {video_id: self.features.seconds(video_id) for video_id in present}
         self.queries = [pair for pair in asked if pair.video_id in self.seconds]
@@ -192,7 +194,7 @@ class Hirest(Benchmark):
         headings = (step.heading for pair in self.queries for step in pair.steps)
         return EncodingPlan(
             texts=distinct([*(pair.query for pair in self.queries), *headings])[0],
-            windows=windows_of_videos(self.seconds),
+            windows=windows_of_videos(self.seconds, self.features.max_seconds),
             per_frame=True,
             attend_to_cls=False,
         )

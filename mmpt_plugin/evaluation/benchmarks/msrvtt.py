@@ -111,6 +111,7 @@ class Msrvtt(TextToVideoRetrieval):
         features: folder of <video>.npy instead of msrvtt/features.
         on_missing: "error" or "skip" for videos without features.
         feature_size: width of a feature row.
+        max_seconds: longest window that the model takes.
         split: "official".
 
     Raises:
@@ -131,12 +132,13 @@ class Msrvtt(TextToVideoRetrieval):
         features: Path | None = None,
         on_missing: str = "error",
         feature_size: int = 512,
+        max_seconds: int = 32,
         split: str = "official",
     ) -> None:
         require_official_split(self.name, split)
         folder = Path(data) / "msrvtt"
         queries = read_msrvtt(Path(annotations or folder / TEST_FILE))
-        self.features = FeatureFolder(features or folder / "features", feature_size)
+        self.features = FeatureFolder(features or folder / "features", feature_size, max_seconds)
         present, self.missing = self.features.require((query.video_id for query in queries), on_missing)
         available = set(present)
         self.queries = [query for query in queries if query.video_id in available]

@@ -73,6 +73,7 @@ class MsrvttQa(Benchmark):
         features: folder of <video>.npy instead of msrvtt/features.
         on_missing: "error" or "skip" for questions on videos without features.
         feature_size: width of a feature row.
+        max_seconds: longest window that the model takes.
         split: "official".
 
     Raises:
@@ -93,12 +94,13 @@ class MsrvttQa(Benchmark):
         features: Path | None = None,
         on_missing: str = "error",
         feature_size: int = 512,
+        max_seconds: int = 32,
         split: str = "official",
     ) -> None:
         require_official_split(self.name, split)
         folder = Path(data) / "msrvtt"
         questions = read_msrvtt_qa(Path(annotations or folder / TEST_FILE))
-        self.features = FeatureFolder(features or folder / "features", feature_size)
+        self.features = FeatureFolder(features or folder / "features", feature_size, max_seconds)
         present, self.missing = self.features.require((question.video_id for question in questions), on_missing)
         available = set(present)
         self.questions = [question for question in questions if question.video_id in available]

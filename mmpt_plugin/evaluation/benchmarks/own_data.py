@@ -152,6 +152,7 @@ def own_benchmark(
     features: Path | None = None,
     on_missing: str = "error",
     feature_size: int = 512,
+    max_seconds: int = 32,
     split: str = "official",
 ) -> Benchmark:
     """The benchmark of a table of one's own.
@@ -162,6 +163,7 @@ def own_benchmark(
         features: the folder of features instead.
         on_missing: "error" or "skip" for videos without features.
         feature_size: width of a feature row.
+        max_seconds: longest window that the model takes.
         split: "official".
 
     Raises:
@@ -170,5 +172,5 @@ def own_benchmark(
     require_official_split(NAME, split)
     path = Path(annotations or Path(data) / NAME / TEST_FILE)
     kind, clips = read_own_data(path)
-    store = FeatureFolder(features or Path(data) / NAME / "features", feature_size)
+    store = FeatureFolder(features or Path(data) / NAME / "features", feature_size, max_seconds)
     return OwnRetrieval(clips, store, on_missing) if kind == "text" else OwnSegmentation(path, clips, store, on_missing)

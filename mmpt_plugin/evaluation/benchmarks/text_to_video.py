@@ -21,7 +21,6 @@ from mmpt_plugin.evaluation.metrics import (
 
 logger = logging.getLogger(__name__)
 
-CLIP_SECONDS = 32  # what the video encoder takes
 T = TypeVar("T", bound=Hashable)
 
 
@@ -33,10 +32,10 @@ def distinct(items: Iterable[T]) -> tuple[list[T], np.ndarray]:
 
 
 def first_window(features: FeatureFolder, video_id: str, start: int = 0, end: int | None = None) -> Window:
-    """The first 32 seconds of start..end, as far as the video's features reach; empty if they end before."""
+    """The first seconds of start..end that the model takes, as far as the video's features reach; empty if they end before."""
     seconds = features.seconds(video_id)
     start = min(start, seconds)
-    return Window(video_id, start, min(seconds if end is None else end, seconds, start + CLIP_SECONDS))
+    return Window(video_id, start, min(seconds if end is None else end, seconds, start + features.max_seconds))
 
 
 def require_official_split(name: str, split: str) -> None:

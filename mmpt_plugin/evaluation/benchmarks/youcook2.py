@@ -153,6 +153,7 @@ class YouCook2(TextToVideoRetrieval):
         features: folder of <video>.npy instead of youcook2/features.
         on_missing: "error" or "skip" for clips of videos without features.
         feature_size: width of a feature row.
+        max_seconds: longest window that the model takes.
         split: "official".
 
     Raises:
@@ -174,12 +175,13 @@ class YouCook2(TextToVideoRetrieval):
         features: Path | None = None,
         on_missing: str = "error",
         feature_size: int = 512,
+        max_seconds: int = 32,
         split: str = "official",
     ) -> None:
         require_official_split(self.name, split)
         folder = Path(annotations or Path(data) / "youcook2")
         clips = read_youcook2(folder / CLIP_LIST, folder / ANNOTATIONS)
-        self.features = FeatureFolder(features or Path(data) / "youcook2" / "features", feature_size)
+        self.features = FeatureFolder(features or Path(data) / "youcook2" / "features", feature_size, max_seconds)
         present, self.missing = self.features.require((clip.video_id for clip in clips), on_missing)
         available = set(present)
         self.clips = [clip for clip in clips if clip.video_id in available]
