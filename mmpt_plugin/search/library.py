@@ -42,7 +42,7 @@ WINDOW, STRIDE = 16, 8
 WRITER_LOCK = ".writer"
 DEFAULT_SAID = 0.3
 MARGIN = 32  # seconds around a window: its moment may reach so far, and what is usual is measured there
-WINDOWS_PER_HIT = 4
+WINDOWS_PER_HIT = 3
 LEAST_WINDOWS = 32
 MOST_HITS = 1000
 ALIKE = 0.98
@@ -550,9 +550,8 @@ class VideoLibrary:
             first, states = self.store.states(number, max(0, start - MARGIN), end + MARGIN, self.width)
             if len(states) < end - first:  # removed a moment ago
                 continue
-            scores = states.astype(np.float32) @ vector
             left = max(0, start - MARGIN - first)
-            scores = scores[left : end + MARGIN - first]
+            scores = states[left : end + MARGIN - first].astype(np.float32) @ vector
             origin = first + left
             begins, ends, best = find_bounds(scores, start - origin, end - origin)
             found.append(Span(number, origin + begins, origin + ends, best))

@@ -133,3 +133,12 @@ def test_zeroshot(benchmark: str) -> None:
     )
     assert found["times_faster_than_plain"].keys() in ({"fp32"}, {"fp32", "bf16"})
     assert all(value > 0 for value in found["times_faster_than_plain"].values())
+
+
+@pytest.mark.slow
+def test_search() -> None:
+    found = report("bench_search.py", "queries", "--windows", "1000", "--queries", "3")
+    assert found["queries of 20 that differ from brute force"] == 0 and found["scan ms"]["p50"] > 0
+    assert found["whole query ms (10 moments)"]["p50"] > 0
+    found = report("bench_search.py", "engine", "sqlite+faiss", "--windows", "1000", "--queries", "3")
+    assert found["after kill -9"] == {"whole videos only": True, "search works": True}
