@@ -287,7 +287,7 @@ def measure_queries(args: argparse.Namespace) -> dict[str, Any]:
         if args.states:
             wholes = [timed(lambda q=q: library._search_pictures(q, 10, None, [], 0.0)) for q in queries]  # type: ignore[misc]
             report["whole query ms (10 moments)"] = percentiles(wholes)
-            calls = [lambda q=q: library._search_pictures(q, 10, None, [], 0.0) for q in queries]  # type: ignore[misc]
+            calls = [lambda q=q: library._search_pictures(q, 10, None, [], 0.0) for q in queries]
             report["whole query CPU ms"] = cpu_milliseconds(calls)
         wrong = 0
         for query in queries[:20]:
