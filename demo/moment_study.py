@@ -1,6 +1,8 @@
-"""Measures the search in one's own videos and prints JSON: moments, vectors, engines.
+"""Found moments against the best window as it is, in the worlds of trained demo runs, whose step times are known.
 
-python scripts/bench_search.py moments --runs runs/demo ...     # found moments against plain windows, demo worlds
+    python -m demo.moment_study runs/demo ...     # prints JSON
+
+Windows and bounds are the library's own; the database is left out.
 """
 
 from __future__ import annotations
@@ -8,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,31 +17,36 @@ from typing import Any
 
 import numpy as np
 
-from mmpt_plugin.inference import VideoClip
-from mmpt_plugin.search.library import VideoLibrary
-from mmpt_plugin.search.moments import Span, overlap
-from mmpt_plugin.search.store import Store, Video
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # demo/ is not part of the installed package
 from demo.test_sets import unseen_videos
 from demo.world import DemoWorld, Stream, World
+from mmpt_plugin.inference import VideoClip
+from mmpt_plugin.search.indexing import encode
+from mmpt_plugin.search.library import LEAST_WINDOWS, MARGIN
+from mmpt_plugin.search.moments import Span, find_bounds, overlap
 
 WINDOWS = ((8, 4), (16, 8), (32, 16))
 
 
 def study(runs: Sequence[Path]) -> dict[str, Any]:
     """All measures for each length of window: means over the runs, and each run's own."""
-    report: dict[str, Any] = {"runs": [str(run) for run in runs], "windows": {}}
-    for window, stride in WINDOWS:
-        rows = [moments_of_run(run, window, stride) for run in runs]
-        report["windows"][f"{window}/{stride}"] = {
-            name: {"mean": float(np.mean([row[name] for row in rows])), "runs": [row[name] for row in rows]}
-            for name in rows[0]
-        }
-    return report
+    rows = [moments_of_run(run) for run in runs]
+    names = {window: list(rows[0][window]) for window in rows[0]}
+    return {
+        "runs": [str(run) for run in runs],
+        "windows": {
+            window: {
+                name: {
+                    "mean": float(np.mean([row[window][name] for row in rows])),
+                    "runs": [r[window][name] for r in rows],
+                }
+                for name in names[window]
+            }
+            for window in names
+        },
+    }
 
 
-def moments_of_run(run: Path, window: int, stride: int) -> dict[str, float]:
+def moments_of_run(run: Path) -> dict[str, dict[str, float]]:
     """Measures of one run: steps that training never showed, looked for in their video and in all videos."""
     settings = json.loads((run / "data" / "world.json").read_text())
     settings.pop("version")
@@ -49,44 +55,46 @@ def moments_of_run(run: Path, window: int, stride: int) -> dict[str, float]:
     }
     world = World(DemoWorld(**fields))
     clip = VideoClip.from_pretrained(run / "checkpoint_best.pt")
-    queries = []
-    with tempfile.TemporaryDirectory() as folder:
-        library = library_of_features(Path(folder), clip, window, stride)
-        begun = time.process_time()
-        for number, video in enumerate(unseen_videos(world, Stream.YOUCOOK2, world.config.youcook2_clips)):
-            name = f"video {number}"
-            key = library.put_features(Video(name, Path(folder, name), 0, 0, ""), video.features, {}, [])
-            for position in video.asked:
-                step = video.timeline.spans[position]
-                queries.append((world.sentence(step.step, video.rng), name, Span(key, step.start, step.end, 0.0)))
-        cost = time.process_time() - begun
-        ious: dict[str, list[float]] = {
-            f"{kind} {place}": [] for kind in ("window", "moment") for place in ("video", "all")
-        }
-        for text, name, truth in queries:
-            library.search(text, 1, said=0)
-            vector = library.embed(text)
-            for place, within in (("video", name), ("all", None)):
-                _, windows = library._index.search(vector, 1, {truth.video} if within else None)
-                ious[f"window {place}"].append(overlap(Span(*windows[0].tolist(), score=0.0), truth))  # type: ignore[misc]
-                hit = library.search(text, 1, within, said=0)[0]
-                found = Span(library.video(hit.video_id).number, hit.start, hit.end, 0.0)
-                ious[f"moment {place}"].append(overlap(found, truth))
-        report = {"windows": float(library.info()["windows"]), "queries": float(len(queries)), "indexing CPU s": cost}
-        library.close()
+    videos, texts, truths = [], [], []
+    for number, video in enumerate(unseen_videos(world, Stream.YOUCOOK2, world.config.youcook2_clips)):
+        videos.append(video.features)
+        for position in video.asked:
+            step = video.timeline.spans[position]
+            texts.append(world.sentence(step.step, video.rng))
+            truths.append(Span(number, step.start, step.end, 0.0))
+    queries = clip.encode_text(texts).numpy()
+    return {f"{size}/{stride}": measure(clip, videos, queries, truths, size, stride) for size, stride in WINDOWS}
+
+
+def measure(
+    clip: VideoClip, videos: Sequence[np.ndarray], queries: np.ndarray, truths: Sequence[Span], size: int, stride: int
+) -> dict[str, float]:
+    """IoU of the first hit with the truth: the best window as it is, and the best of the moments around good windows."""
+    begun = time.process_time()
+    rows = [encode(clip, features, size, stride) for features in videos]
+    report = {"indexing CPU s": time.process_time() - begun, "windows": float(sum(len(own.spans) for own in rows))}
+    owners = np.repeat(np.arange(len(rows)), [len(own.spans) for own in rows])
+    spans = np.concatenate([own.spans for own in rows])
+    scores = queries @ np.concatenate([own.vectors for own in rows]).astype(np.float32).T
+    ious: dict[str, list[float]] = {}
+    for query, of_windows, truth in zip(queries, scores, truths):
+        for place, among in (("video", np.flatnonzero(owners == truth.video)), ("all", np.arange(len(owners)))):
+            best = among[np.argsort(-of_windows[among], kind="stable")][:LEAST_WINDOWS]
+            window = Span(int(owners[best[0]]), *map(float, spans[best[0]]), score=0.0)
+            moments = []
+            for found in best:
+                start, end = spans[found]
+                first = max(0, start - MARGIN)
+                near = rows[owners[found]].states[first : end + MARGIN].astype(np.float32) @ query
+                begins, ends, score = find_bounds(near, start - first, end - first)
+                moments.append(Span(int(owners[found]), float(first + begins), float(first + ends), score))
+            moment = max(moments, key=lambda span: span.score)
+            ious.setdefault(f"window, {place}", []).append(overlap(window, truth))
+            ious.setdefault(f"moment, {place}", []).append(overlap(moment, truth))
     for name, values in ious.items():
         report[f"{name}: mIoU"] = float(np.mean(values))
         report[f"{name}: R@1, IoU 0.5"] = float(np.mean(np.array(values) >= 0.5))
     return report
-
-
-def library_of_features(folder: Path, clip: VideoClip, window: int, stride: int) -> VideoLibrary:
-    """An empty library whose videos come as features."""
-    width = clip.model.video_encoder.transformer.config.hidden_size
-    Store.create(
-        folder, {"width": width, "window": window, "stride": stride, "model": {"path": "", "sha256": ""}}
-    ).close()
-    return VideoLibrary(folder, clip=clip)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
