@@ -62,7 +62,7 @@ def moments_of_run(run: Path) -> dict[str, dict[str, float]]:
             step = video.timeline.spans[position]
             texts.append(world.sentence(step.step, video.rng))
             truths.append(Span(number, step.start, step.end, 0.0))
-    queries = clip.encode_text(texts).numpy()
+    queries = np.asarray(clip.encode_text(texts), np.float32)
     return {f"{size}/{stride}": measure(clip, videos, queries, truths, size, stride) for size, stride in WINDOWS}
 
 
@@ -80,7 +80,7 @@ def measure(
     for query, of_windows, truth in zip(queries, scores, truths):
         for place, among in (("video", np.flatnonzero(owners == truth.video)), ("all", np.arange(len(owners)))):
             best = among[np.argsort(-of_windows[among], kind="stable")][:LEAST_WINDOWS]
-            window = Span(int(owners[best[0]]), *map(float, spans[best[0]]), score=0.0)
+            window = Span(int(owners[best[0]]), float(spans[best[0], 0]), float(spans[best[0], 1]), 0.0)
             moments = []
             for found in best:
                 start, end = spans[found]
