@@ -102,9 +102,11 @@ def conclude(
     evaluation = benchmark.evaluate(scores)
     if best_possible is not None:
         evaluation.baselines["best_possible"] = best_possible
-    checkpoint: dict[str, Any] = {"path": None, "sha256": None}
-    if subject.checkpoint is not None and subject.checkpoint.is_file():
-        checkpoint = {"path": str(subject.checkpoint.resolve()), "sha256": sha256(subject.checkpoint)}
+    path = subject.checkpoint
+    checkpoint: dict[str, Any] = {
+        "path": str(path.resolve()) if path is not None else None,
+        "sha256": sha256(path) if path is not None and path.is_file() else None,  # a folder's weights name their own
+    }
     results = results_json(
         benchmark, evaluation, checkpoint=checkpoint, config={**config, "model": dict(subject.settings)}
     )
