@@ -82,7 +82,7 @@ def train_sentencepiece(texts: list[str], pieces: int, keep_case: bool, folder: 
     )
     (folder / "sentencepiece.bpe.model").write_bytes(model.getvalue())  # XLM-R's name for it
     XLMRobertaConfig().save_pretrained(folder)  # tells transformers whose layout it is
-    tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=LONGEST_TEXT)
+    tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=LONGEST_TEXT, trust_remote_code=False)
     (folder / "config.json").unlink()
     tokenizer.save_pretrained(folder)
 
@@ -102,7 +102,7 @@ def write_transformer(folder: Path, size: Sequence[int], seed: int) -> None:
     layers, width, heads = size
     if width % heads:
         raise ValueError(f"--size: a width of {width} is not divisible by {heads} heads")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     is_wordpiece = (folder / "vocab.txt").is_file()
     positions = LONGEST_TEXT if is_wordpiece else LONGEST_TEXT + tokenizer.pad_token_id + 1  # XLM-R's follow padding's
     config = (BertConfig if is_wordpiece else XLMRobertaConfig)(
