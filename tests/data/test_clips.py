@@ -421,3 +421,17 @@ def test_overlapped_clips_need_seconds() -> None:
 def test_bad_offsets(offsets: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CaptionTable.of([0, 1], [1, 2], [3, 3], [5, 5, 5], offsets)
+
+
+@pytest.mark.parametrize(
+    ("sample", "papers"),
+    [
+        (sample_overlapped_clips, {"text_tokens": (8, 64), "clip_seconds": (3, 32)}),
+        (sample_overlapped_clips_batch, {"text_tokens": (8, 64), "clip_seconds": (3, 32)}),
+        (sample_aligned_clips, {"text_tokens": (8, 64)}),
+        (sample_aligned_clips_batch, {"text_tokens": (8, 64)}),
+        (sample_bags_batch, {"bag_captions": 5, "clip_seconds": (3, 3)}),
+    ],
+)
+def test_defaults_are_the_papers(sample, papers):
+    assert sample.__kwdefaults__ == papers
