@@ -179,6 +179,16 @@ def test_malformed_line_is_passed_over_and_named(tmp_path, caplog, line):
     assert "failures.tsv: a line that cannot be read is passed over" in caplog.text
 
 
+def test_row_that_is_being_written_is_read_when_it_is_whole(tmp_path):
+    failures = Failures(tmp_path)
+    failures.add("a", "a.mp4", "damaged")
+    with (tmp_path / "failures.tsv").open("ab", buffering=0) as file:
+        file.write(b"b\tb.mp4\tdam")
+        assert set(failures.rows()) == {"a"}
+        file.write(b"aged\t1.0\n")
+        assert failures.rows()["b"] == ("b.mp4", "damaged", 1.0)
+
+
 def test_row_after_a_cut_line_is_not_lost(tmp_path):
     Failures(tmp_path).add("a", "a.mp4", "damaged")
     with (tmp_path / "failures.tsv").open("ab") as file:
