@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmpt_plugin.evaluation.report import read_scores
+from mmpt_plugin.evaluation.results import read_scores
 from mmpt_plugin.report.page import picture
 from mmpt_plugin.report.parts import Detail, Figure, Figures
 from mmpt_plugin.report.run_log import LOG_FILE, read_run

@@ -3,7 +3,7 @@
 import pytest
 
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
-from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.evaluation.results import read_results
 
 # At least so much. Over seeds 1 to 5 the lowest values were higher than each (docs/results.md); chance is far below.
 BARS = {

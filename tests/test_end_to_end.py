@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import ViTConfig, ViTModel
 
-from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.evaluation.results import read_results
 from mmpt_plugin.features.manifest import MANIFEST, read_settings
 from mmpt_plugin.features.s3d import S3D
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint

@@ -40,7 +40,7 @@ ALLOWED = {  # part -> parts that it may import besides itself and `files`, the 
 }
 WITHOUT_TORCH = [
     *(PACKAGE / "evaluation" / "benchmarks").glob("*.py"),
-    *(PACKAGE / "evaluation" / name for name in ("metrics.py", "windows.py", "bootstrap.py", "report.py")),
+    *(PACKAGE / "evaluation" / name for name in ("metrics.py", "windows.py", "bootstrap.py", "results.py")),
     *(
         PACKAGE / "data" / name
         for name in (

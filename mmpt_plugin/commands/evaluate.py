@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS, EVALUATIONS
-from mmpt_plugin.evaluation.report import format_table
+from mmpt_plugin.evaluation.results import format_table
 
 if TYPE_CHECKING:
     from mmpt_plugin.evaluation.benchmark import Benchmark

@@ -116,7 +116,7 @@ def results_table(path: Path, expected: Any) -> str:
     Raises:
         ValueError: if the file holds no results, or those of another checkpoint.
     """
-    from mmpt_plugin.evaluation.report import markdown_table, read_results, table_rows
+    from mmpt_plugin.evaluation.results import markdown_table, read_results, table_rows
 
     results = read_results(path)
     found = results["checkpoint"].get("sha256")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings
 from mmpt_plugin.evaluation.encoding import EncodingDataset, assemble, encode_batch
-from mmpt_plugin.evaluation.report import results_json, write_results
+from mmpt_plugin.evaluation.results import results_json, write_results
 from mmpt_plugin.features.manifest import check_feature_settings
 from mmpt_plugin.files import UnusableFile, read_arrays
 from mmpt_plugin.inference import VideoClip

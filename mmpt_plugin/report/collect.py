@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_plugin.evaluation.bootstrap import paired_differences
-from mmpt_plugin.evaluation.report import (
+from mmpt_plugin.evaluation.results import (
     found_items,
     markdown_table,
     read_results,

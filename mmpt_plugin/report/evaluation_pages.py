@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpt_plugin.evaluation.report import found_items, read_results, read_scores, scores_file
+from mmpt_plugin.evaluation.results import found_items, read_results, read_scores, scores_file
 from mmpt_plugin.report import moments, multiple_choice, retrieval, segmentation, steps
 from mmpt_plugin.report.headline import TITLES, checkpoint_names, comparison, facts, headline, remarks
 from mmpt_plugin.report.page import LIMIT, render_within, write_page

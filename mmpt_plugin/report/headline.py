@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_plugin.evaluation.report import NOT_FRACTIONS, flat_numbers, table_rows
+from mmpt_plugin.evaluation.results import NOT_FRACTIONS, flat_numbers, table_rows
 from mmpt_plugin.report.charts import intervals
 from mmpt_plugin.report.parts import Figure, Part, Section, Table
 

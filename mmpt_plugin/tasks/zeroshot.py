@@ -23,7 +23,7 @@ from mmpt_plugin.bounds import check_bounds
 from mmpt_plugin.data.epoch_iterator import FixedEpochIterator
 from mmpt_plugin.evaluation.benchmarks import EVALUATIONS
 from mmpt_plugin.evaluation.encoding import EncodedBatch, EncodingDataset, assemble, encode_batch
-from mmpt_plugin.evaluation.report import format_table
+from mmpt_plugin.evaluation.results import format_table
 from mmpt_plugin.evaluation.run import Subject, conclude, prepare, read_best_possible
 from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import read_checkpoint

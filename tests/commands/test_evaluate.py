@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmpt_plugin.commands import evaluate
-from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.evaluation.results import read_results
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate_all.sh"
 

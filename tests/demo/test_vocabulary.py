@@ -16,7 +16,7 @@ from demo.bert import write_random_copy
 from demo.vocabulary import retokenize
 from mmpt_plugin import VideoClip
 from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
-from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.evaluation.results import read_results
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.text_backbone import load_config, load_tokenizer
 from mmpt_plugin.models.videoclip import VideoClipModel

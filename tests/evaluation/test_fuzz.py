@@ -18,7 +18,7 @@ import pytest
 from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.benchmarks import coin, crosstask, didemo, msrvtt, msrvtt_qa, own_data, youcook2
 from mmpt_plugin.evaluation.bootstrap import VideoSums
-from mmpt_plugin.evaluation.report import read_results, read_scores, read_sums
+from mmpt_plugin.evaluation.results import read_results, read_scores, read_sums
 
 MUTATIONS = 300
 ODD = [

@@ -15,7 +15,7 @@ from mmpt_plugin import VideoClip
 from mmpt_plugin.evaluation import evaluate
 from mmpt_plugin.evaluation.benchmark import Encodings
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
-from mmpt_plugin.evaluation.report import read_results, read_scores
+from mmpt_plugin.evaluation.results import read_results, read_scores
 from mmpt_plugin.evaluation.run import Subject, conclude, prepare, read_best_possible
 from mmpt_plugin.features.manifest import MANIFEST, FeatureSettings
 from mmpt_plugin.models.config import VideoClipConfig

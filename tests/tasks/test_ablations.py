@@ -13,7 +13,7 @@ import torch
 
 from mmpt_plugin import VideoClip
 from mmpt_plugin.criterions import mil_nce
-from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.evaluation.results import read_results
 
 SENTENCES = ["add the onions", "cut the potatoes", "stir the pan"]
 SEGMENTS = [[0, 5], [3, 40], [50, 60]]

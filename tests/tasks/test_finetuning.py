@@ -12,7 +12,7 @@ import torch
 from fairseq import checkpoint_utils
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.evaluation.results import read_results
 from mmpt_plugin.features.manifest import MANIFEST, FeatureSettings
 from mmpt_plugin.models.checkpoint import read_checkpoint
 

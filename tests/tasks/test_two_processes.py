@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.evaluation.results import read_results
 
 from ..together import train, train_together
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmpt_plugin import VideoClip
-from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.evaluation.results import read_results
 from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import read_checkpoint, sha256
 from mmpt_plugin.optimizers import NoUpdate

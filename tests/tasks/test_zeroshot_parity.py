@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mmpt_plugin.evaluation.report import read_results
+from mmpt_plugin.evaluation.results import read_results
 
 FILES = {  # benchmark: reference folder, its annotations, its features
     "youcook2": ("eval_youcook", "youcook", "feat_youcook_s3d"),

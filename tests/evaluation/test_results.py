@@ -13,7 +13,7 @@ import pytest
 
 from mmpt_plugin.evaluation.benchmark import Benchmark, Evaluation
 from mmpt_plugin.evaluation.bootstrap import VideoSums
-from mmpt_plugin.evaluation.report import (
+from mmpt_plugin.evaluation.results import (
     format_table,
     read_results,
     read_scores,
