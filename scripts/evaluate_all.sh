@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Zero-shot on all benchmarks whose files DIR has, in one process: scripts/evaluate_all.sh CKPT DIR OUT [--benchmarks NAME ...] [--help]
+# Zero-shot on those of the paper's benchmarks whose folder DIR has, in one process: scripts/evaluate_all.sh CKPT DIR OUT [--benchmarks NAME ...] [--help]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 PATH="$root/.venv/bin:$PATH"  # where `make setup` put it; an active environment is used where there is none

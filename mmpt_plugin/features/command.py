@@ -37,7 +37,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of features, created if needed")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of s3d: s3d_howto100m.pth")
-    parser.add_argument("--network", default="s3d", help="s3d (default), or hf:FOLDER for a transformers image model")
+    parser.add_argument(
+        "--network", default="s3d", help="s3d (default), s3d:FILE, or hf:FOLDER for a transformers image model"
+    )
     parser.add_argument(
         "--precision", choices=("bf16", "fp16", "fp32"), default="fp32", help="arithmetic of the network (default fp32)"
     )
