@@ -40,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--on-missing", choices=("error", "skip"), default="error", help="videos without features (error)"
     )
+    parser.add_argument(
+        "--drop-suffix", action="store_true", help="features are named <video id>.mp4.npy (or .webm, .mkv, ...)"
+    )
     parser.add_argument("--no-report", action="store_true", help="write no pages beside the results")
     parser.add_argument("--videos", metavar="DIR", help="folder of videos, or library of mmpt-search, for the pages")
     return parser
@@ -86,7 +89,13 @@ def evaluate_all(options: argparse.Namespace) -> None:
     width = clip.model.video_encoder.feature_projection.input.in_features
     longest = clip.model.video_encoder.max_seconds
     benchmarks: list[Benchmark] = [
-        EVALUATIONS[name](options.data, on_missing=options.on_missing, feature_size=width, max_seconds=longest)
+        EVALUATIONS[name](
+            options.data,
+            on_missing=options.on_missing,
+            feature_size=width,
+            max_seconds=longest,
+            drop_suffix=options.drop_suffix,
+        )
         for name in names
     ]
     for benchmark in benchmarks:

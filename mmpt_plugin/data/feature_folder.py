@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpt_plugin.captions.names import without_video_suffix
 from mmpt_plugin.files import UnusableFile, is_hidden, open_array
 
 logger = logging.getLogger(__name__)
@@ -26,12 +27,16 @@ class FeatureFolder:
         path: the folder.
         feature_size: expected width of a row.
         max_seconds: longest window that the model takes, for whoever cuts the videos into windows.
+        drop_suffix: files are named `<video id>.mp4.npy` (or .webm, .mkv, ...); the video's suffix is no part of its id.
 
     Raises:
         FileNotFoundError: if there is no such folder.
+        ValueError: if several files are of one video; all are named.
     """
 
-    def __init__(self, path: str | Path, feature_size: int = 512, max_seconds: int = 32) -> None:
+    def __init__(
+        self, path: str | Path, feature_size: int = 512, max_seconds: int = 32, drop_suffix: bool = False
+    ) -> None:
         self.path = Path(path)
         self.feature_size = feature_size
         self.max_seconds = max_seconds
@@ -39,11 +44,12 @@ class FeatureFolder:
             raise FileNotFoundError(
                 f"feature folder {self.path} does not exist: extract the features there or set task.features"
             )
-        self._ids = sorted(file.name.removesuffix(".npy") for file in self.path.glob("*.npy") if not is_hidden(file))
+        names = sorted(file.name.removesuffix(".npy") for file in self.path.glob("*.npy") if not is_hidden(file))
+        self._names = names_by_id(names, drop_suffix, self.path)
 
     def ids(self) -> list[str]:
         """Ids of all videos with a feature file, sorted."""
-        return list(self._ids)
+        return sorted(self._names)
 
     def require(self, video_ids: Iterable[str], on_missing: str = "error") -> tuple[list[str], list[str]]:
         """Splits the distinct ids, in their order, into those with and those without a feature file.
@@ -62,13 +68,15 @@ class FeatureFolder:
         """
         if on_missing not in ("error", "skip"):
             raise ValueError(f"task.on_missing is {on_missing!r}; allowed: 'error', 'skip'")
-        available = set(self._ids)
         wanted = list(dict.fromkeys(video_ids))
-        present = [video_id for video_id in wanted if video_id in available]
-        missing = [video_id for video_id in wanted if video_id not in available]
+        present = [video_id for video_id in wanted if video_id in self._names]
+        missing = [video_id for video_id in wanted if video_id not in self._names]
         if missing:
             some = ", ".join(missing[:LISTED]) + (", ..." if len(missing) > LISTED else "")
             message = f"{len(missing)} of {len(wanted)} videos have no <video id>.npy in {self.path}: {some}"
+            suffixed = {without_video_suffix(name) for name in self._names}
+            if not suffixed.isdisjoint(missing):
+                message += ". Some are there under names with the video's suffix: set task.drop_suffix=true"
             if not present:
                 raise FileNotFoundError(f"{message}. Nothing is left: is task.features the right folder?")
             if on_missing == "error":
@@ -90,7 +98,7 @@ class FeatureFolder:
         """Rows start..end (exclusive) of a video, as far as it has them.
 
         Args:
-            video_id: file name without `.npy`.
+            video_id: one of `ids`.
             start: first second.
             end: second after the last; default: to the end of the video.
 
@@ -114,7 +122,7 @@ class FeatureFolder:
         return rows
 
     def _file(self, video_id: str) -> Path:
-        return self.path / f"{video_id}.npy"
+        return self.path / f"{self._names.get(video_id, video_id)}.npy"
 
     def _open(self, video_id: str) -> np.ndarray:
         file = self._file(video_id)
@@ -132,3 +140,25 @@ class FeatureFolder:
                 "the width is model.feature_size of the model they are for"
             )
         return array
+
+
+def names_by_id(names: Iterable[str], drop_suffix: bool, folder: Path) -> dict[str, str]:
+    """Video id -> name of its feature file without `.npy`.
+
+    Args:
+        names: of all the files.
+        drop_suffix: as for `FeatureFolder`.
+        folder: for the message.
+
+    Raises:
+        ValueError: if several files are of one video; all are named.
+    """
+    files: dict[str, list[str]] = {}
+    for name in names:
+        files.setdefault(without_video_suffix(name) if drop_suffix else name, []).append(name)
+    clashes = [", ".join(own) for own in files.values() if len(own) > 1]
+    if clashes:
+        raise ValueError(
+            f"{folder}: {len(clashes)} video ids have several feature files: {'; '.join(clashes)}. Keep one of each."
+        )
+    return {video_id: own[0] for video_id, own in files.items()}

@@ -113,6 +113,7 @@ class Benchmark(ABC):
         feature_size: int = 512,
         max_seconds: int = 32,
         split: str = "official",
+        drop_suffix: bool = False,
     ) -> None: ...
 
     def use_frame_classifier(self, label_ids: Sequence[int]) -> None:  # noqa: B027 (most benchmarks label no frames)

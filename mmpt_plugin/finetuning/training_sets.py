@@ -78,6 +78,7 @@ class TrainingFiles:
         feature_size: width of a feature row.
         max_seconds: longest window that the model takes.
         split: "official", or "original" for CrossTask's draw among videos with features.
+        drop_suffix: as for `FeatureFolder`.
     """
 
     data: Path
@@ -87,6 +88,7 @@ class TrainingFiles:
     feature_size: int = 512
     max_seconds: int = 32
     split: str = "official"
+    drop_suffix: bool = False
 
     def folder(self, name: str) -> Path:
         """The folder of annotation files."""
@@ -94,7 +96,8 @@ class TrainingFiles:
 
     def open_features(self, name: str) -> FeatureFolder:
         """The folder of features."""
-        return FeatureFolder(self.features or self.data / name / "features", self.feature_size, self.max_seconds)
+        folder = self.features or self.data / name / "features"
+        return FeatureFolder(folder, self.feature_size, self.max_seconds, self.drop_suffix)
 
     def present(self, features: FeatureFolder, videos: Iterable[str]) -> tuple[dict[str, None], list[str]]:
         """Which videos have features, in order, and which have none; these are refused unless `on_missing` is "skip"."""
@@ -199,7 +202,7 @@ def own_training(files: TrainingFiles) -> TrainingSet:
     """The rows of csv/train.csv (or of `annotations`): clips with sentences, or videos with labels by the second."""
     require_official_split(own_data.NAME, files.split)
     path = files.annotations or files.data / own_data.NAME / own_data.TRAINING_FILE
-    kind, listed = own_data.read_own_data(path)
+    kind, listed = own_data.read_own_data(path, "train")
     features = files.open_features(own_data.NAME)
     present, missing = files.present(features, (clip.video_id for clip in listed))
     if kind == "label":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from mmpt_plugin.captions.names import without_video_suffix
 from mmpt_plugin.data.caption_files import PreparedCaptions, load_captions
 from mmpt_plugin.data.corpus import read_video_list
-from mmpt_plugin.data.feature_folder import FeatureFolder
+from mmpt_plugin.data.feature_folder import FeatureFolder, names_by_id
 from mmpt_plugin.data.mmpt_shards import read_mmpt_shards
 from mmpt_plugin.data.shards import Shard
 from mmpt_plugin.data.video_ids import id_problem
@@ -32,8 +33,6 @@ VALIDATION_SHARE = 300
 
 HEADER_THREADS = 16
 """Features' headers are read side by side: on a network's file system each takes a round trip."""
-
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp")
 
 
 class Video(NamedTuple):
@@ -115,7 +114,7 @@ def plan_from_captions(
         logger.warning("%d feature files have no rows and count as missing", len(empty))
     paired = [video_id for video_id in names if video_id in captions.offsets and video_id not in empty]
     if not paired:
-        suffixed = any(without_suffix(name) in captions.offsets for name in names.values())
+        suffixed = any(without_video_suffix(name) in captions.offsets for name in names.values())
         remedy = (
             "The file names have the videos' suffixes: set --drop-suffix."
             if suffixed and not drop_suffix
@@ -184,31 +183,18 @@ def count_seconds(features: FeatureFolder) -> dict[str, int]:
     return {name: count for name, count in zip(names, rows) if isinstance(count, int)}
 
 
-def without_suffix(name: str) -> str:
-    """A video's file name without the suffix of its format."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in VIDEO_SUFFIXES else name
-
-
-def names_of_videos(names: Mapping[str, int], drop_suffix: bool, folder: Path) -> dict[str, str]:
-    """Video id -> name of its feature file, without `.npy`.
+def names_of_videos(names: Iterable[str], drop_suffix: bool, folder: Path) -> dict[str, str]:
+    """Video id -> name of its feature file, without `.npy`; names that no id can have are left out, with a warning.
 
     Raises:
         ValueError: several files are of one video; all are named.
     """
-    files: dict[str, list[str]] = {}
-    for name in names:
-        video_id = without_suffix(name) if drop_suffix else name
+    usable = names_by_id(names, drop_suffix, folder)
+    for video_id, name in list(usable.items()):
         if problem := id_problem(video_id):
             logger.warning("%s: %r is left out, as such an id %s", folder, f"{name}.npy", problem)
-        else:
-            files.setdefault(video_id, []).append(name)
-    clashes = [", ".join(own) for own in files.values() if len(own) > 1]
-    if clashes:
-        raise ValueError(
-            f"{folder}: {len(clashes)} video ids have several feature files: {'; '.join(clashes)}. Keep one of each."
-        )
-    return {video_id: own[0] for video_id, own in files.items()}
+            del usable[video_id]
+    return usable
 
 
 def split_videos(video_ids: Sequence[str], val: int | None, val_list: Path | None) -> dict[str, list[str]]:

@@ -54,6 +54,9 @@ class VideoClipFinetuningConfig(TrainingConfig):
         default="official",
         metadata={"help": "crosstask: the draw by the annotation files alone, or the original's by features"},
     )
+    drop_suffix: bool = field(
+        default=False, metadata={"help": "features are named <video id>.mp4.npy (or .webm, .mkv, ...)"}
+    )
     repeats: int = field(
         default=1,
         metadata={"help": "how often each clip comes in an epoch, each time with one of its sentences", "at_least": 1},
@@ -112,6 +115,7 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
                 feature_size=self.model_config.feature_size,
                 max_seconds=self.model_config.max_video_seconds,
                 split=str(self.cfg.split),
+                drop_suffix=self.cfg.drop_suffix,
             )
         )
         if self.training_set.videos and self.cfg.repeats > 1:

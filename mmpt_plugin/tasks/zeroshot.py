@@ -68,6 +68,9 @@ class VideoClipZeroShotConfig(FairseqDataclass):
         default="official",
         metadata={"help": "crosstask: test videos by the annotation files alone, or the original's draw by features"},
     )
+    drop_suffix: bool = field(
+        default=False, metadata={"help": "features are named <video id>.mp4.npy (or .webm, .mkv, ...)"}
+    )
     report: bool = field(default=True, metadata={"help": "write a page beside the results (docs/results.md)"})
     videos: Optional[str] = field(
         default=None, metadata={"help": "folder of videos, or library of mmpt-search, for pictures on the page"}
@@ -129,6 +132,7 @@ class VideoClipZeroShotTask(VideoClipTask):
             feature_size=self.model_config.feature_size,
             max_seconds=self.model_config.max_video_seconds,
             split=str(cfg.split),
+            drop_suffix=cfg.drop_suffix,
         )
         self.subject = Subject.of_checkpoint(self.checkpoint, content, vars(self.model_config))
         self.best_possible = read_best_possible(self.benchmark, Path(cfg.data))

@@ -13,6 +13,7 @@ def folder(tmp_path):
     for name, seconds in {"-a_b_c": 40, "1@N00.avi": 1, "empty": 0}.items():
         np.save(tmp_path / f"{name}.npy", np.arange(seconds * 4).reshape(seconds, 4).astype(np.float16))
     (tmp_path / "notes.txt").write_text("not a feature file")
+    (tmp_path / "._1@N00.avi.npy").write_bytes(b"macOS's")
     return FeatureFolder(tmp_path, feature_size=4)
 
 
@@ -117,3 +118,26 @@ def test_only_the_first_missing_videos_are_listed(folder):
 def test_other_rules_for_missing_files_are_refused(folder):
     with pytest.raises(ValueError, match="'ignore'; allowed: 'error', 'skip'"):
         folder.require(["empty"], "ignore")
+
+
+def test_features_named_as_videos_meet_their_ids_on_demand(tmp_path):
+    for name in ("a.mp4", "b.WEBM", "c", "d.e"):
+        np.save(tmp_path / f"{name}.npy", np.ones((3, 4), np.float16))
+    with pytest.raises(FileNotFoundError, match=r"2 of 3 videos .*: a, b\. .*set task\.drop_suffix=true"):
+        FeatureFolder(tmp_path, 4).require(["a", "b", "c"])
+    with pytest.raises(FileNotFoundError) as error:
+        FeatureFolder(tmp_path, 4).require(["gone", "c"])
+    assert "drop_suffix" not in str(error.value)
+    folder = FeatureFolder(tmp_path, 4, drop_suffix=True)
+    assert folder.ids() == ["a", "b", "c", "d.e"]
+    assert folder.require(["b", "a"]) == (["b", "a"], [])
+    assert folder.seconds("a") == 3 and folder.load("b", 1).shape == (2, 4)
+
+
+def test_all_clashes_of_names_without_suffix_are_listed(tmp_path):
+    for name in ("a.mp4", "a", "b.webm", "b.avi", "c.mkv"):
+        np.save(tmp_path / f"{name}.npy", np.ones((3, 4), np.float16))
+    with pytest.raises(
+        ValueError, match=r"2 video ids have several feature files: a, a\.mp4; b\.avi, b\.webm\. Keep one"
+    ):
+        FeatureFolder(tmp_path, 4, drop_suffix=True)

@@ -121,3 +121,13 @@ def test_windows_follow_the_model(tiny_bert: Path, benchmark_data: Path, name: s
     assert evaluate(clip, benchmark)["benchmark"] == name
     with pytest.raises(ValueError, match=rf"was made for windows of 32 seconds, .* takes {seconds}: make it with"):
         evaluate(clip, BENCHMARKS[name](benchmark_data))
+
+
+@pytest.mark.parametrize("name", ["youcook2", "msrvtt", "msrvtt_qa", "coin", "crosstask"])
+def test_features_named_as_videos_meet_their_ids_on_demand(benchmark_data: Path, tmp_path: Path, name: str) -> None:
+    for file in (benchmark_data / BENCHMARKS[name].folder / "features").glob("*.npy"):
+        (tmp_path / f"{file.stem}.mp4.npy").symlink_to(file)
+    with pytest.raises(FileNotFoundError, match=r"task\.drop_suffix=true"):
+        BENCHMARKS[name](benchmark_data, features=tmp_path)
+    renamed = BENCHMARKS[name](benchmark_data, features=tmp_path, drop_suffix=True)
+    assert renamed.plan() == BENCHMARKS[name](benchmark_data).plan()

@@ -270,6 +270,28 @@ def test_a_table_of_ones_own(
         assert results["counts"]["missing"] == [] and results["baselines"]["chance"]
 
 
+def test_msvds_files_with_features_named_as_videos(
+    finetune: Callable[..., dict], fairseq_train: Callable[..., None], tmp_path: Path
+) -> None:
+    """Trained on the videos of one list, tested on those of the other, from one caption file."""
+    features = tmp_path / "features"
+    features.mkdir()
+    for video in ("-a_0_2", "b_1_3"):
+        np.save(features / f"{video}.avi.npy", np.ones((5, 512), np.float16))
+    (tmp_path / "train_list.txt").write_text("b_1_3\n")
+    (tmp_path / "test_list.txt").write_text("-a_0_2\n")
+    captions = tmp_path / "AllVideoDescriptions.txt"
+    captions.write_text("# by many\n-a_0_2 stir the pan\n-a_0_2 stir\nb_1_3 add salt\n")
+    given = (f"task.annotations={captions}", f"task.features={features}", "task.drop_suffix=true", "task.report=false")
+    finetune("csv", "optimization.max_epoch=1", *given, data=tmp_path)
+    fairseq_train(
+        "zeroshot_csv", f"task.data={tmp_path}", f"task.results_path={tmp_path / 'results'}", "dataset.num_workers=0",
+        f"checkpoint.restore_file={tmp_path / 'run' / 'checkpoint_last.pt'}", *given,
+    )  # fmt: skip
+    results = read_results(tmp_path / "results" / "csv.json")
+    assert results["counts"]["queries"] == 2 and results["metrics"]["R@1"] == 1
+
+
 def test_a_criterion_that_does_not_fit_the_data(finetune: Callable[..., dict]) -> None:
     with pytest.raises(ValueError, match=r"criterion\._name is frame_cross_entropy, but youcook2 gives pairs of clips"):
         finetune("youcook2", "criterion._name=frame_cross_entropy", "~criterion.direction", "~criterion.temperature")

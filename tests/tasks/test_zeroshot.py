@@ -272,6 +272,13 @@ def test_videos_without_features_stop_the_run_or_are_counted(
     assert counts["missing"] == ["-t_wo"] and counts["found"] == counts["queries"] == 4
 
 
+def test_features_named_as_videos(refused: Callable[..., None], evaluate: Callable[..., dict], youcook2: Path) -> None:
+    for path in list((youcook2 / "youcook2" / "features").glob("*.npy")):
+        path.rename(path.with_suffix(".mp4.npy"))
+    refused(FileNotFoundError, r"2 of 2 videos have no .*set task\.drop_suffix=true")
+    assert evaluate("task.drop_suffix=true", "task.report=false")["counts"]["found"] == 7
+
+
 def test_features_that_cannot_be_used(refused: Callable[..., None], youcook2: Path) -> None:
     path = youcook2 / "youcook2" / "features" / "one.npy"
     whole = np.load(path)

@@ -409,6 +409,7 @@ class Coin(FrameLabelling):
         feature_size: width of a feature row.
         max_seconds: longest window that the model takes.
         split: "official".
+        drop_suffix: as for `FeatureFolder`.
 
     Raises:
         FileNotFoundError, ValueError: as `read_coin` and `FeatureFolder`; for another split; if no testing video is
@@ -431,11 +432,12 @@ class Coin(FrameLabelling):
         feature_size: int = 512,
         max_seconds: int = 32,
         split: str = "official",
+        drop_suffix: bool = False,
     ) -> None:
         require_official_split(self.name, split)
         path = Path(annotations or Path(data) / "coin" / "COIN.json")
         testing = [video for video in read_coin(path) if video.subset == "testing"]
         if not label_texts(testing):
             raise malformed(path, OFFICIAL_FILE, "no annotated video in subset 'testing'")
-        store = FeatureFolder(features or Path(data) / "coin" / "features", feature_size, max_seconds)
+        store = FeatureFolder(features or Path(data) / "coin" / "features", feature_size, max_seconds, drop_suffix)
         self._set_videos(testing, store, on_missing)

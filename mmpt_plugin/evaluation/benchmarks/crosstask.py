@@ -325,6 +325,7 @@ class CrossTask(Benchmark):
         split: "official" draws the test set from the annotation files alone; "original" as the original does, from
             the videos that have features. There a video without features takes no part in the draw, whatever
             `on_missing`; it is listed in `missing`.
+        drop_suffix: as for `FeatureFolder`.
 
     Raises:
         FileNotFoundError, ValueError: as the readers and `FeatureFolder`; for an unknown split; if no test video is
@@ -348,9 +349,12 @@ class CrossTask(Benchmark):
         feature_size: int = 512,
         max_seconds: int = 32,
         split: str = "official",
+        drop_suffix: bool = False,
     ) -> None:
         release = Path(annotations or Path(data) / "crosstask" / "crosstask_release")
-        self.features = FeatureFolder(features or Path(data) / "crosstask" / "features", feature_size, max_seconds)
+        self.features = FeatureFolder(
+            features or Path(data) / "crosstask" / "features", feature_size, max_seconds, drop_suffix
+        )
         content = read_release(release, self.features, split)
         tasks, test = content.tasks, held_out_videos(content.candidates, content.primary)
         if not test:

@@ -190,6 +190,7 @@ class DidemoMoment(Benchmark):
         feature_size: width of a feature row.
         max_seconds: longest window that the model takes.
         split: "official".
+        drop_suffix: as for `FeatureFolder`.
 
     Raises:
         FileNotFoundError, ValueError: as `read_didemo` and `FeatureFolder`; for another split.
@@ -210,11 +211,12 @@ class DidemoMoment(Benchmark):
         feature_size: int = 512,
         max_seconds: int = 32,
         split: str = "official",
+        drop_suffix: bool = False,
     ) -> None:
         require_official_split(self.name, split)
         path = Path(annotations or Path(data) / "didemo" / "test_data.json")
         self.queries, self.features, self.missing = _queries_with_features(
-            path, data, features, feature_size, max_seconds, on_missing
+            path, data, features, feature_size, max_seconds, on_missing, drop_suffix
         )
         self.found = len(self.queries)
         warn_if_incomplete(self)
@@ -335,6 +337,7 @@ class DidemoRetrieval(TextToVideoRetrieval):
         feature_size: width of a feature row.
         max_seconds: longest window that the model takes.
         split: "official".
+        drop_suffix: as for `FeatureFolder`.
 
     Raises:
         FileNotFoundError, ValueError: as `read_didemo` and `FeatureFolder`; for another split.
@@ -355,11 +358,12 @@ class DidemoRetrieval(TextToVideoRetrieval):
         feature_size: int = 512,
         max_seconds: int = 32,
         split: str = "official",
+        drop_suffix: bool = False,
     ) -> None:
         require_official_split(self.name, split)
         path = Path(annotations or Path(data) / "didemo" / "test_data.json")
         queries, self.features, self.missing = _queries_with_features(
-            path, data, features, feature_size, max_seconds, on_missing
+            path, data, features, feature_size, max_seconds, on_missing, drop_suffix
         )
         paragraphs: dict[str, list[str]] = {}
         for query in queries:
@@ -377,11 +381,17 @@ class DidemoRetrieval(TextToVideoRetrieval):
 
 
 def _queries_with_features(
-    path: Path, data: Path, features: Path | None, feature_size: int, max_seconds: int, on_missing: str
+    path: Path,
+    data: Path,
+    features: Path | None,
+    feature_size: int,
+    max_seconds: int,
+    on_missing: str,
+    drop_suffix: bool,
 ) -> tuple[list[DidemoQuery], FeatureFolder, list[str]]:
     """The queries of a file whose videos have features, the folder of features, and the videos without."""
     queries = read_didemo(path)
-    store = FeatureFolder(features or Path(data) / "didemo" / "features", feature_size, max_seconds)
+    store = FeatureFolder(features or Path(data) / "didemo" / "features", feature_size, max_seconds, drop_suffix)
     present, missing = store.require((query.video_id for query in queries), on_missing)
     available = set(present)
     return [query for query in queries if query.video_id in available], store, missing

@@ -157,6 +157,7 @@ class Hirest(Benchmark):
         feature_size: width of a feature row.
         max_seconds: longest window that the model takes.
         split: "official".
+        drop_suffix: as for `FeatureFolder`.
 
     Raises:
         FileNotFoundError, ValueError: as `read_hirest` and `FeatureFolder`; for another split; if no moment is annotated.
@@ -176,13 +177,16 @@ class Hirest(Benchmark):
         feature_size: int = 512,
         max_seconds: int = 32,
         split: str = "official",
+        drop_suffix: bool = False,
     ) -> None:
         require_official_split(self.name, split)
         path = Path(annotations or Path(data) / "hirest" / "all_data_test.json")
         asked = [pair for pair in read_hirest(path) if pair.moment is not None]
         if not asked:
             raise malformed(path, OFFICIAL_FILE, "no relevant video with a moment (clip: true)")
-        self.features = FeatureFolder(features or Path(data) / "hirest" / "features", feature_size, max_seconds)
+        self.features = FeatureFolder(
+            features or Path(data) / "hirest" / "features", feature_size, max_seconds, drop_suffix
+        )
         present, self.missing = self.features.require((pair.video_id for pair in asked), on_missing)
         self.seconds = {video_id: self.features.seconds(video_id) for video_id in present}
         self.queries = [pair for pair in asked if pair.video_id in self.seconds]

@@ -113,6 +113,7 @@ class Msrvtt(TextToVideoRetrieval):
         feature_size: width of a feature row.
         max_seconds: longest window that the model takes.
         split: "official".
+        drop_suffix: as for `FeatureFolder`.
 
     Raises:
         FileNotFoundError, ValueError: as `read_msrvtt` and `FeatureFolder`; for another split.
@@ -134,11 +135,12 @@ class Msrvtt(TextToVideoRetrieval):
         feature_size: int = 512,
         max_seconds: int = 32,
         split: str = "official",
+        drop_suffix: bool = False,
     ) -> None:
         require_official_split(self.name, split)
         folder = Path(data) / "msrvtt"
         queries = read_msrvtt(Path(annotations or folder / TEST_FILE))
-        self.features = FeatureFolder(features or folder / "features", feature_size, max_seconds)
+        self.features = FeatureFolder(features or folder / "features", feature_size, max_seconds, drop_suffix)
         present, self.missing = self.features.require((query.video_id for query in queries), on_missing)
         available = set(present)
         self.queries = [query for query in queries if query.video_id in available]

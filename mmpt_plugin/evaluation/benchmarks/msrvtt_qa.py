@@ -75,6 +75,7 @@ class MsrvttQa(Benchmark):
         feature_size: width of a feature row.
         max_seconds: longest window that the model takes.
         split: "official".
+        drop_suffix: as for `FeatureFolder`.
 
     Raises:
         FileNotFoundError, ValueError: as `read_msrvtt_qa` and `FeatureFolder`; for another split.
@@ -96,11 +97,12 @@ class MsrvttQa(Benchmark):
         feature_size: int = 512,
         max_seconds: int = 32,
         split: str = "official",
+        drop_suffix: bool = False,
     ) -> None:
         require_official_split(self.name, split)
         folder = Path(data) / "msrvtt"
         questions = read_msrvtt_qa(Path(annotations or folder / TEST_FILE))
-        self.features = FeatureFolder(features or folder / "features", feature_size, max_seconds)
+        self.features = FeatureFolder(features or folder / "features", feature_size, max_seconds, drop_suffix)
         present, self.missing = self.features.require((question.video_id for question in questions), on_missing)
         available = set(present)
         self.questions = [question for question in questions if question.video_id in available]

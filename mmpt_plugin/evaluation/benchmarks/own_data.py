@@ -5,7 +5,8 @@
     talk_1,00:01:02,00:01:10,stir the soup   talk_1,62,70,stir
 
 Comma, semicolon or tab separated. Times are seconds or hours:minutes:seconds. Without start and end a row is about the whole
-video. The protocols, baselines and intervals are those of YouCook2 and of COIN.
+video. The protocols, baselines and intervals are those of YouCook2 and of COIN, but that a stretch of video with several
+sentences stands once in the gallery, and each of its sentences is a query.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import expecting, malformed, read_table
 from mmpt_plugin.evaluation.benchmark import Benchmark
 from mmpt_plugin.evaluation.benchmarks.coin import CoinSegment, CoinVideo, FrameLabelling
+from mmpt_plugin.evaluation.benchmarks.official_captions import find_official_captions
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     TextToVideoRetrieval,
     first_window,
@@ -32,7 +34,10 @@ from mmpt_plugin.files import read_text
 
 NAME = "csv"
 TEST_FILE, TRAINING_FILE = "test.csv", "train.csv"
-OFFICIAL_FILE = "a table with the columns video,start,end,text or video,start,end,label and a row for each clip"
+OFFICIAL_FILE = (
+    "a table with the columns video,start,end,text or video,start,end,label and a row for each clip, or the caption file of "
+    "ActivityNet, VATEX, LSMDC or MSVD"
+)
 DELIMITERS = (",", "\t", ";")
 
 
@@ -46,8 +51,12 @@ class OwnClip:
     words: str
 
 
-def read_own_data(path: Path) -> tuple[str, list[OwnClip]]:
-    """Reads a table.
+def read_own_data(path: Path, part: str = "test") -> tuple[str, list[OwnClip]]:
+    """Reads a table, or a file of `official_captions`.
+
+    Args:
+        path: the file; its content tells what it is.
+        part: "test" or "train", as for `find_official_captions`.
 
     Returns:
         "text" or "label", whichever column the table has; the rows in file order.
@@ -58,7 +67,11 @@ def read_own_data(path: Path) -> tuple[str, list[OwnClip]]:
             that are no times or end before they start; the message names the line.
     """
     with expecting(path, OFFICIAL_FILE):
-        header = read_text(path).partition("\n")[0]
+        text = read_text(path)
+    described = find_official_captions(path, text, part)
+    if described is not None:
+        return "text", [OwnClip(video, 0.0, None, words) for video, words in described]
+    header = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=header.count)
     kinds = [kind for kind in ("text", "label") if kind in [cell.strip() for cell in header.split(delimiter)]]
     if len(kinds) != 1:
@@ -118,6 +131,7 @@ class OwnRetrieval(TextToVideoRetrieval):
     name: ClassVar[str] = NAME
     folder: ClassVar[str] = NAME
     paper: ClassVar[dict] = {}
+    each_stretch_once: ClassVar[bool] = True
 
     def __init__(self, clips: Sequence[OwnClip], features: FeatureFolder, on_missing: str) -> None:
         self.features = features
@@ -154,6 +168,7 @@ def own_benchmark(
     feature_size: int = 512,
     max_seconds: int = 32,
     split: str = "official",
+    drop_suffix: bool = False,
 ) -> Benchmark:
     """The benchmark of a table of one's own.
 
@@ -165,6 +180,7 @@ def own_benchmark(
         feature_size: width of a feature row.
         max_seconds: longest window that the model takes.
         split: "official".
+        drop_suffix: as for `FeatureFolder`.
 
     Raises:
         FileNotFoundError, ValueError: as `read_own_data` and `FeatureFolder`; for another split.
@@ -172,5 +188,5 @@ def own_benchmark(
     require_official_split(NAME, split)
     path = Path(annotations or Path(data) / NAME / TEST_FILE)
     kind, clips = read_own_data(path)
-    store = FeatureFolder(features or Path(data) / NAME / "features", feature_size, max_seconds)
+    store = FeatureFolder(features or Path(data) / NAME / "features", feature_size, max_seconds, drop_suffix)
     return OwnRetrieval(clips, store, on_missing) if kind == "text" else OwnSegmentation(path, clips, store, on_missing)

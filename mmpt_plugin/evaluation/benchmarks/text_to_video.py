@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -69,13 +69,17 @@ class TextToVideoRetrieval(Benchmark):
     original's rule, which counts a tied query several times.
     """
 
+    each_stretch_once: ClassVar[bool] = False
+    """Whether a stretch that several sentences describe stands once in the gallery, or once for each of them, as in the
+    original, where the copies tie."""
+
     sentences: Sequence[str]
     windows: Sequence[Window]
 
     def _set_pairs(self, sentences: Sequence[str], windows: Sequence[Window]) -> None:
         self.sentences, self.windows = sentences, windows
         repeated = len(sentences) - len(set(zip(sentences, windows, strict=True)))
-        if repeated:
+        if repeated and not self.each_stretch_once:
             logger.warning(
                 "%s: %d queries repeat the sentence and the stretch of video of another; they tie with it and rank "
                 "behind it",
@@ -95,19 +99,37 @@ class TextToVideoRetrieval(Benchmark):
         """Each distinct sentence and each distinct stretch of video once."""
         return EncodingPlan(texts=distinct(self.sentences)[0], windows=distinct(self.windows)[0])
 
+    def _columns(self) -> np.ndarray:
+        """Column of each query's right item, (queries,)."""
+        return distinct(self.windows)[1] if self.each_stretch_once else np.arange(len(self.windows))
+
     def score(self, encodings: Encodings) -> dict[str, np.ndarray]:
-        """Dot products of the pooled embeddings: `similarities` (queries, videos) float32, right ones on the diagonal.
+        """Dot products of the pooled embeddings: `similarities` (queries, gallery) float32.
+
+        The right ones are on the diagonal, or, where `each_stretch_once`, in the columns `targets` of `describe`.
 
         Args:
             encodings: text (distinct sentences, D), video (distinct stretches, D), in the plan's order.
         """
         text_index, video_index = distinct(self.sentences)[1], distinct(self.windows)[1]
         similarities = encodings.text @ np.asarray(encodings.video).T
-        return {"similarities": similarities[text_index][:, video_index]}
+        of_queries = similarities[text_index]
+        return {"similarities": of_queries if self.each_stretch_once else of_queries[:, video_index]}
 
     def describe(self) -> dict[str, np.ndarray]:
-        """`texts`, `video_ids` (queries,) and `spans` (queries, 2), the seconds of the video that were encoded."""
-        return {
+        """`texts`, `video_ids` (queries,) and `spans` (queries, 2), the seconds of the video that were encoded.
+
+        Where `each_stretch_once`, `gallery_ids`, `gallery_spans` and `targets` (queries,) besides.
+        """
+        gallery = {}
+        if self.each_stretch_once:
+            stretches, targets = distinct(self.windows)
+            gallery = {
+                "gallery_ids": np.array([window.video_id for window in stretches]),
+                "gallery_spans": np.array([(window.start, window.end) for window in stretches]),
+                "targets": targets,
+            }
+        return gallery | {
             "texts": np.array(self.sentences),
             "video_ids": np.array([window.video_id for window in self.windows]),
             "spans": np.array([(window.start, window.end) for window in self.windows]),
@@ -123,15 +145,20 @@ class TextToVideoRetrieval(Benchmark):
             ValueError: if the matrix does not fit the annotations or is not finite.
         """
         similarities = scores["similarities"]
-        queries = len(self.sentences)
-        if similarities.shape != (queries, queries):
+        queries, columns = len(self.sentences), self._columns()
+        gallery = int(columns.max()) + 1
+        if similarities.shape != (queries, gallery):
             raise ValueError(
-                f"{self.name}: similarities of shape {similarities.shape} do not fit the annotations' {queries} pairs"
+                f"{self.name}: similarities of shape {similarities.shape} do not fit the annotations' {queries} pairs of a "
+                f"sentence and one of {gallery} stretches of video"
             )
         if not np.isfinite(similarities).all():
             raise ValueError(f"{self.name}: similarities hold NaN or infinite values: look for a diverged checkpoint")
         text_index, video_index = distinct(self.sentences)[1], distinct(self.windows)[1]
-        forward, backward = ranks(similarities), ranks_of_videos(similarities, text_index, video_index)
+        forward, backward = (
+            ranks(similarities, columns),
+            ranks_of_videos(similarities, text_index, video_index, columns),
+        )
         stretches = [self.windows[first].video_id for first in np.unique(video_index, return_index=True)[1]]
         none = np.zeros(len(stretches)), np.zeros(queries)
         sums = VideoSums.of(
@@ -148,7 +175,7 @@ class TextToVideoRetrieval(Benchmark):
             },
             ranks=forward,
         )
-        chance = chance_retrieval_metrics(queries) | {"mean_rank": (queries + 1) / 2}
+        chance = chance_retrieval_metrics(gallery) | {"mean_rank": (gallery + 1) / 2}
         chance_backward = chance_retrieval_metrics(text_index.max() + 1) | {"mean_rank": (text_index.max() + 2) / 2}
         return Evaluation(
             metrics={
@@ -157,7 +184,9 @@ class TextToVideoRetrieval(Benchmark):
                 "video_to_text": _floats(summarize_ranks(backward)) | {"mean_rank": float(backward.mean())},
             },
             baselines={"chance": {**chance, "video_to_text": chance_backward}},
-            original=original_retrieval_metrics(similarities),
+            original=original_retrieval_metrics(similarities)
+            if queries == gallery
+            else {},  # it knows no other gallery
             queries=queries,
             sums=sums,
         )
@@ -172,18 +201,21 @@ RANK_MEANS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """Metrics that are means over queries, from their ranks."""
 
 
-def ranks_of_videos(similarities: np.ndarray, text_index: np.ndarray, video_index: np.ndarray) -> np.ndarray:
+def ranks_of_videos(
+    similarities: np.ndarray, text_index: np.ndarray, video_index: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
     """Rank of the best own sentence of each distinct stretch of video, behind others that score as much.
 
     Args:
-        similarities: (pairs, pairs), sentence by stretch.
+        similarities: (pairs, gallery), sentence by stretch.
         text_index, video_index: (pairs,) which distinct sentence and which distinct stretch each pair has.
+        columns: (pairs,) where in the gallery its stretch is.
 
     Returns:
         (distinct stretches,) int64, 1 = best.
     """
     first_text, first_video = (np.unique(index, return_index=True)[1] for index in (text_index, video_index))
-    scores = similarities[np.ix_(first_text, first_video)]  # (distinct sentences, distinct stretches)
+    scores = similarities[np.ix_(first_text, columns[first_video])]  # (distinct sentences, distinct stretches)
     own = np.zeros(scores.shape, bool)
     own[text_index, video_index] = True
     best = np.where(own, scores, -np.inf).max(axis=0)

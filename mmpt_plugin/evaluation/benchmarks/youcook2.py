@@ -155,6 +155,7 @@ class YouCook2(TextToVideoRetrieval):
         feature_size: width of a feature row.
         max_seconds: longest window that the model takes.
         split: "official".
+        drop_suffix: as for `FeatureFolder`.
 
     Raises:
         FileNotFoundError, ValueError: as `read_youcook2` and `FeatureFolder`; for another split.
@@ -177,11 +178,14 @@ class YouCook2(TextToVideoRetrieval):
         feature_size: int = 512,
         max_seconds: int = 32,
         split: str = "official",
+        drop_suffix: bool = False,
     ) -> None:
         require_official_split(self.name, split)
         folder = Path(annotations or Path(data) / "youcook2")
         clips = read_youcook2(folder / CLIP_LIST, folder / ANNOTATIONS)
-        self.features = FeatureFolder(features or Path(data) / "youcook2" / "features", feature_size, max_seconds)
+        self.features = FeatureFolder(
+            features or Path(data) / "youcook2" / "features", feature_size, max_seconds, drop_suffix
+        )
         present, self.missing = self.features.require((clip.video_id for clip in clips), on_missing)
         available = set(present)
         self.clips = [clip for clip in clips if clip.video_id in available]

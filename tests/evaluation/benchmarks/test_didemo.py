@@ -256,6 +256,13 @@ def test_missing_features_stop_the_run_or_are_counted(tmp_path: Path) -> None:
     assert (retrieval.found, retrieval.missing) == (2, ["empty.avi"])
 
 
+def test_features_named_as_videos_meet_their_ids_on_demand(tmp_path: Path) -> None:
+    """The ids themselves end in a video's suffix: only the last one is dropped."""
+    folder = write_didemo(tmp_path, QUERIES, {f"{video}.mp4": 30 for video in ("a.avi", "b.mov", "empty.avi")})
+    assert moment_benchmark(folder, drop_suffix=True).found == len(QUERIES)
+    assert DidemoRetrieval(folder, feature_size=WIDTH, drop_suffix=True).found == 3
+
+
 def test_scores_that_do_not_fit_or_are_not_finite_are_refused(tmp_path: Path) -> None:
     moment = moment_benchmark(write_didemo(tmp_path, QUERIES[:1], {"a.avi": 30}))
     with pytest.raises(ValueError, match="do not fit"):

@@ -111,6 +111,13 @@ def test_numbers_by_hand(data: Path) -> None:
         hirest.evaluate(scores | {"logits": scores["logits"] + np.inf})
 
 
+def test_features_named_as_videos(data: Path) -> None:
+    expected = Hirest(data, feature_size=4).plan()
+    for path in list((data / "hirest" / "features").glob("*.npy")):
+        path.rename(path.with_suffix(".mp4.npy"))
+    assert Hirest(data, feature_size=4, drop_suffix=True).plan() == expected
+
+
 def test_missing_features(data: Path) -> None:
     (data / "hirest" / "features" / "two.npy").unlink()
     with pytest.raises(FileNotFoundError, match="two"):

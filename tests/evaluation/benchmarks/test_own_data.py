@@ -125,3 +125,13 @@ def test_training_on_it(data: Path) -> None:
     benchmark = own_benchmark(data, feature_size=4)
     benchmark.use_frame_classifier(training.label_ids)
     assert benchmark.plan().classify_frames
+
+
+def test_features_named_as_videos_meet_their_ids_on_demand(data: Path) -> None:
+    write(data, TEXTS)
+    write(data, TEXTS, "train.csv")
+    expected = own_benchmark(data, feature_size=4).plan()
+    for path in list((data / "csv" / "features").glob("*.npy")):
+        path.rename(path.with_suffix(".mp4.npy"))
+    assert own_benchmark(data, feature_size=4, drop_suffix=True).plan() == expected
+    assert len(TRAINING_SETS["csv"](TrainingFiles(data, feature_size=4, drop_suffix=True)).clips) == 4
