@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmpt_plugin.files import is_hidden
+
 if TYPE_CHECKING:
     from mmpt_plugin.models.exported import ExportedModel
 
@@ -103,7 +105,7 @@ def results_files(given: Sequence[Path]) -> list[Path]:
     """
     files = []
     for path in given:
-        found = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        found = sorted(file for file in path.glob("*.json") if not is_hidden(file)) if path.is_dir() else [path]
         if not found or not found[0].is_file():
             raise FileNotFoundError(f"{path}: no results file (<benchmark>.json) there")
         files += found

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_plugin.features.locks import locked
-from mmpt_plugin.files import parse_json, read_json, write_whole
+from mmpt_plugin.files import is_hidden, parse_json, read_json, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def write_settings(folder: Path, settings: FeatureSettings) -> None:
         if (folder / MANIFEST).exists():
             check_feature_settings(folder, settings)
             return
-        stranger = next(folder.glob("*.npy"), None)
+        stranger = next((path for path in folder.glob("*.npy") if not is_hidden(path)), None)
         if stranger is not None:
             raise ValueError(
                 f"{folder} holds features ({stranger.name}) but no {MANIFEST}, so their settings are unknown: "

@@ -25,6 +25,7 @@ from mmpt_plugin.evaluation.results import (
     shown_difference,
     table_rows,
 )
+from mmpt_plugin.files import is_hidden
 
 Rows = list[dict[str, str]]
 
@@ -37,7 +38,9 @@ def results_files(outputs: Sequence[Path]) -> list[Path]:
     """
     files: dict[Path, None] = {}
     for output in outputs:
-        found = sorted(output.glob("*.json")) if output.is_dir() else [output]
+        found = [output]
+        if output.is_dir():
+            found = sorted(file for file in output.glob("*.json") if not is_hidden(file))
         if not found or not all(file.is_file() for file in found):
             raise FileNotFoundError(f"{output}: no results file (<benchmark>.json) there; run scripts/evaluate_*.sh")
         files |= dict.fromkeys(file.resolve() for file in found)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmpt_plugin import VideoClip
-from mmpt_plugin.commands.export import main
+from mmpt_plugin.commands.export import main, results_files
 from mmpt_plugin.models.checkpoint import sha256
 from mmpt_plugin.models.loading import load_videoclip
 
@@ -153,6 +153,14 @@ def test_what_is_no_model(tiny_checkpoint: Path, exported: Path, monkeypatch: py
         VideoClip.from_pretrained("someone/model")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **kwargs: str(exported))
     assert VideoClip.from_pretrained("someone/model").encode_text("stir").shape == (1, 32)
+
+
+def test_hidden_files_are_no_results(tmp_path: Path) -> None:
+    (tmp_path / "._coin.json").write_bytes(b"macOS's")
+    with pytest.raises(FileNotFoundError, match="no results file"):
+        results_files([tmp_path])
+    (tmp_path / "coin.json").touch()
+    assert results_files([tmp_path]) == [tmp_path / "coin.json"]
 
 
 def test_results_of_another_checkpoint(tiny_checkpoint: Path, results: Path, tmp_path: Path) -> None:

@@ -58,6 +58,12 @@ def test_folder_that_does_not_say_is_accepted_with_a_warning(tmp_path, caplog):
     assert read_settings(tmp_path) is None
 
 
+def test_hidden_files_are_no_features_of_unknown_settings(tmp_path):
+    (tmp_path / "._a.npy").write_bytes(b"macOS's")
+    write_settings(tmp_path, SETTINGS)
+    assert read_settings(tmp_path) == dataclasses.asdict(SETTINGS)
+
+
 def test_features_of_unknown_settings_are_not_added_to(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((1, 512), np.float16))
     with pytest.raises(ValueError, match=r"a\.npy.*unknown"):

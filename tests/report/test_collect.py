@@ -64,6 +64,12 @@ def test_markdown_goes_to_a_file(outputs, tmp_path):
     assert lines[0].startswith("| benchmark") and len(lines) == 2 + 5
 
 
+def test_hidden_files_are_passed_over(outputs, capsys):
+    (Path(outputs[0]) / "._coin.json").write_bytes(b"macOS's")
+    collect.main([*outputs, "--brief"])
+    assert "coin" in capsys.readouterr().out
+
+
 def test_a_file_given_twice_counts_once(outputs, capsys):
     collect.main([outputs[0], f"{outputs[0]}/coin.json", "--format", "csv"])
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3
