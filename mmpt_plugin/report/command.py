@@ -15,7 +15,6 @@ from pathlib import Path
 
 from mmpt_plugin.report.collect import results_files
 from mmpt_plugin.report.evaluation_pages import write_evaluation_page
-from mmpt_plugin.report.frames import pictures_from
 from mmpt_plugin.report.parts import no_pictures
 from mmpt_plugin.report.run_log import LOG_FILE
 from mmpt_plugin.report.training import write_training_page
@@ -43,6 +42,8 @@ def make_pages(inputs: Sequence[Path], output: Path | None = None, videos: Path 
     pages = [write_training_page(run) for run in runs]
     if not inputs:
         return pages
+    from mmpt_plugin.report.frames import pictures_from  # with torch, for which --help does not wait
+
     pictures = pictures_from(videos) if videos else no_pictures
     files = results_files(inputs)
     if output is not None:
