@@ -59,10 +59,10 @@ def write_random_copy(bert: Path, folder: Path, seed: int) -> None:
         folder: made if it does not exist.
         seed: of the weights.
     """
-    config = AutoConfig.from_pretrained(bert, initializer_range=WEIGHT_STD)
+    config = AutoConfig.from_pretrained(bert, initializer_range=WEIGHT_STD, trust_remote_code=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModel.from_config(config, add_pooling_layer=False)
+        model = AutoModel.from_config(config, add_pooling_layer=False, trust_remote_code=False)
         torch.nn.init.normal_(model.embeddings.position_embeddings.weight, std=POSITION_STD)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(bert).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(bert, trust_remote_code=False).save_pretrained(folder)

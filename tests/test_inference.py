@@ -136,10 +136,27 @@ def test_no_checkpoint(tmp_path):
         VideoClip.from_pretrained(tmp_path / "none.pt")
 
 
+class Column:
+    """As a pandas Series: its items come in order when it is iterated, and by their labels otherwise."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items.values())
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, label):
+        return self.items[label]
+
+
 def test_texts_come_in_any_form(clip):
     two = clip.encode_text(["add the onions", "stir"])
     assert torch.equal(clip.encode_text(np.array(["add the onions", "stir"])), two)
     assert torch.equal(clip.encode_text(text for text in ("add the onions", "stir")), two)
+    assert torch.equal(clip.encode_text(Column({7: "add the onions", 9: "stir"})), two)
     one = clip.encode_text("add the onions")
     assert one.shape == (1, 32)
     torch.testing.assert_close(one[0], two[0], rtol=1e-5, atol=1e-5)

@@ -21,6 +21,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import DictConfig
 
+from mmpt_plugin.data.workers import end_with_parent
 from mmpt_plugin.tasks.zeroshot import LOGGERS_AFTER_RESULTS, silence
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -78,6 +79,7 @@ def _one(rank: int, processes: int, folder: Path, joined: bool, work: Callable[.
     os.dup2(log, 1)
     os.dup2(log, 2)
     torch.set_num_threads(1)
+    end_with_parent()  # a test that was killed leaves nobody waiting in a collective
     try:
         if joined:
             meeting = f"file://{folder / 'meeting'}"

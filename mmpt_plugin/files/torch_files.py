@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import pickletools
 import re
 import zipfile
 from pathlib import Path
@@ -40,8 +42,9 @@ def load_torch(path: str | Path, *, verify: bool = True, mmap: bool = True) -> A
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
     except pickle.UnpicklingError as error:
-        named = REFUSED_GLOBAL.search(str(error))
-        what = f"it names {named[1]}, which could run code" if named else str(error).splitlines()[0]
+        found = REFUSED_GLOBAL.search(str(error))
+        named = found[1] if found else _first_global(path.read_bytes() if not is_archive else b"")
+        what = f"it names {named}, which could run code" if named else "its pickle is none of torch.save's"
         raise UnusableFile(f"{path}: refused by torch's safe loading: {what}") from error
     except Exception as error:  # a damaged file may raise nearly anything
         raise UnusableFile(f"{path}: damaged, or no file of torch.save ({_first_line(error)})") from error
@@ -68,6 +71,20 @@ def _check_archive(path: Path, verify: bool) -> None:
         raise
     except Exception as error:  # as above
         raise UnusableFile(f"{path}: cut or damaged ({_first_line(error)})") from error
+
+
+def _first_global(data: bytes) -> str | None:
+    """The first class or function that a pickle names, of any protocol; torch's message has those of old protocols alone."""
+    texts: list[str] = []
+    with contextlib.suppress(ValueError):  # a damaged end
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name in ("GLOBAL", "INST"):
+                return str(argument).replace(" ", ".")
+            if opcode.name == "STACK_GLOBAL":
+                return ".".join(texts[-2:])
+            if isinstance(argument, str):
+                texts.append(argument)
+    return None
 
 
 def _first_line(error: Exception) -> str:

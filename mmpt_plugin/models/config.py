@@ -55,23 +55,30 @@ class VideoClipConfig:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], source: str) -> "VideoClipConfig":
-        """Settings from a file, each of its type.
+        """Settings from a file, each of its type and within its bounds.
 
         Raises:
-            ValueError: for an unknown setting, or one of another type; `source` names the file.
+            ValueError: for an unknown setting, or one of another type or out of bounds; `source` names the file.
         """
         known = {setting.name: setting for setting in fields(VideoClipConfig)}
         for name, value in settings.items():
             if name not in known:
-                raise ValueError(f"{source}: model.{name} is no setting of this version; known are {', '.join(known)}")
+                raise ValueError(
+                    f"{source}: model.{str(name)[:100]} is no setting of this version; known are {', '.join(known)}"
+                )
             kind = known[name].type
             if kind == List[int]:  # noqa: UP006
                 fits = isinstance(value, list) and all(type(label) is int for label in value)
             else:
                 fits = type(value) in (get_args(kind) or (kind,))
             if not fits:
-                raise ValueError(f"{source}: model.{name} is {value!r}, but must be of the type {kind}")
-        return cls(**settings)
+                raise ValueError(f"{source}: model.{name} is {value!r:.100}, but must be of the type {kind}")
+        config = cls(**settings)
+        try:
+            check_settings(config)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+        return config
 
 
 def check_settings(cfg: VideoClipConfig) -> None:

@@ -24,7 +24,7 @@ from mmpt_plugin.files.text import read_json
 from mmpt_plugin.files.writing import whole_folder, write_whole
 from mmpt_plugin.models.checkpoint import sha256
 from mmpt_plugin.models.config import VideoClipConfig
-from mmpt_plugin.models.loading import load_weights
+from mmpt_plugin.models.loading import load_weights, new_model
 from mmpt_plugin.models.text_backbone import TextBackbone, load_tokenizer, vocabulary_hash
 from mmpt_plugin.models.videoclip import VideoClipModel
 
@@ -118,7 +118,7 @@ def read_folder(folder: Path) -> ExportedModel:
     tokenizer = load_tokenizer(str(folder))
     if vocabulary_hash(tokenizer) != backbone.vocabulary:
         raise ValueError(f"the tokenizer in {folder} is not the one that was exported: its vocabulary was altered")
-    model = VideoClipModel.from_config(config, backbone)
+    model = new_model(config, str(folder / CONFIG), backbone)
     load_weights(model, _checked_weights(folder, content.get("weights_sha256")), str(folder / WEIGHTS))
     features = content.get("features")
     return ExportedModel(

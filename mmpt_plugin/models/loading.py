@@ -11,8 +11,10 @@ from torch import Tensor
 from mmpt_plugin.models.checkpoint import model_settings, read_checkpoint
 from mmpt_plugin.models.config import DEFAULT_BERT, VideoClipConfig
 from mmpt_plugin.models.mmpt_checkpoint import with_our_names
-from mmpt_plugin.models.text_backbone import check_finite, check_vocabulary
+from mmpt_plugin.models.text_backbone import TextBackbone, check_finite, check_vocabulary
 from mmpt_plugin.models.videoclip import FRAME_CLASSIFIER, VideoClipModel
+
+FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # what weights are stored in
 
 
 def checkpoint_config(path: Path, content: dict[str, Any], bert: str | None = None) -> VideoClipConfig:
@@ -49,9 +51,21 @@ def model_of_checkpoint(path: Path, content: dict[str, Any], cfg: VideoClipConfi
         ValueError: if vocabulary, settings and weights do not belong together.
     """
     check_vocabulary(cfg.bert, content, path.parent / "bert", str(path))
-    model = VideoClipModel.from_config(cfg)
+    model = new_model(cfg, str(path))
     load_weights(model, content["model"], str(path))
     return model.eval()
+
+
+def new_model(cfg: VideoClipConfig, source: str, backbone: TextBackbone | None = None) -> VideoClipModel:
+    """`VideoClipModel.from_config`, for settings that stand in a file.
+
+    Raises:
+        ValueError: as there; `source` names the file.
+    """
+    try:
+        return VideoClipModel.from_config(cfg, backbone)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 def load_weights(model: VideoClipModel, state_dict: dict[str, Any], source: str) -> None:
@@ -63,6 +77,11 @@ def load_weights(model: VideoClipModel, state_dict: dict[str, Any], source: str)
     check_state_dict(model, state_dict, source)
     check_finite(state_dict, f"the weights in {source}")
     model.load_state_dict(with_our_names(state_dict, model.cls_id, model.sep_id))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor whose values are there, none of them left out as zero."""
+    return torch.is_tensor(value) and value.layout == torch.strided and not value.is_meta
 
 
 def check_state_dict(
@@ -79,10 +98,15 @@ def check_state_dict(
     Raises:
         ValueError: listing the missing, the unknown and those of another shape.
     """
-    other = [key for key, value in state_dict.items() if not (isinstance(key, str) and torch.is_tensor(value))]
+    other = [key for key, value in state_dict.items() if not (isinstance(key, str) and _is_plain(value))]
     if other:
-        raise ValueError(f"{source} has {other[0]!r} among its parameters, which is no tensor with a name")
+        raise ValueError(f"{source} has {other[0]!r} among its parameters, which is no plain tensor with a name")
     own, given = model.state_dict(), with_our_names(state_dict, model.cls_id, model.sep_id)
+    for key in given.keys() & own.keys():
+        if given[key].dtype not in FLOATING:
+            raise ValueError(
+                f"{source} has {key} as {given[key].dtype}: a parameter must be of one of {', '.join(map(str, FLOATING))}"
+            )
     if new_classifier:
         own = {key: value for key, value in own.items() if not key.startswith(FRAME_CLASSIFIER)}
     problems = {

@@ -44,5 +44,6 @@ def from_mmpt(state_dict: Mapping[str, Tensor], cls_id: int, sep_id: int) -> dic
             if name.startswith(old):
                 name = new + name[len(old) :]
                 break
-        renamed[name] = value[[cls_id, sep_id]] if name == _VIDEO_WORDS else value
+        is_words = name == _VIDEO_WORDS and value.ndim and len(value) > max(cls_id, sep_id)
+        renamed[name] = value[[cls_id, sep_id]] if is_words else value
     return renamed

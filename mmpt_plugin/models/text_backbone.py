@@ -29,7 +29,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from mmpt_plugin.files.text import read_text
+from mmpt_plugin.files.text import read_json, read_text
+from mmpt_plugin.files.torch_files import load_torch
 from mmpt_plugin.files.writing import whole_folder
 from mmpt_plugin.models.checkpoint import backbone_record
 from mmpt_plugin.models.dropout import replace_dropout
@@ -46,6 +47,7 @@ SIZES = {  # the largest value of each; what is larger is a damaged file
     "max_position_embeddings": 2**20,
 }
 LARGEST_PARAMETERS = 2 * 10**10
+UNKNOWN_WORD = "\ue000"  # of Unicode's private area; a vocabulary without a token for unknown words fails on it
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def load_config(bert: str) -> PretrainedConfig:
         ValueError: if there is none, it is no encoder, or its sizes do not make one.
     """
     try:
+        _check_json(bert, "config.json")
         config = AutoConfig.from_pretrained(bert, trust_remote_code=False)
     except Exception as error:
         raise ValueError(
@@ -148,7 +151,7 @@ def check_config(config: PretrainedConfig, bert: str) -> None:
         value = getattr(config, name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
             raise ValueError(
-                f"model.bert: {bert!r} has {name} {value!r}; a whole number from 1 to {largest} is needed: correct its "
+                f"model.bert: {bert!r} has {name} {value!r:.100}; a whole number from 1 to {largest} is needed: correct its "
                 "config.json"
             )
     if config.hidden_size % config.num_attention_heads:
@@ -177,6 +180,7 @@ def load_tokenizer(bert: str) -> PreTrainedTokenizerBase:
             elsewhere.
     """
     try:
+        _check_json(bert, "tokenizer_config.json", "tokenizer.json")
         tokenizer = AutoTokenizer.from_pretrained(bert, add_prefix_space=True, trust_remote_code=False)
     except Exception as error:
         raise ValueError(
@@ -194,12 +198,20 @@ def load_tokenizer(bert: str) -> PreTrainedTokenizerBase:
     _check_word_list(Path(bert) / "vocab.txt", [tokenizer.cls_token, tokenizer.sep_token, tokenizer.pad_token])
     with naming(bert, "the tokenizer"):
         frame = tokenizer("")["input_ids"]
+        tokenizer(UNKNOWN_WORD)
     if frame and frame != [tokenizer.cls_token_id, tokenizer.sep_token_id]:
         raise ValueError(
             f"model.bert: the tokenizer at {bert!r} sets {tokenizer.convert_ids_to_tokens(frame)} around a text; "
             f"{tokenizer.cls_token!r} before it and {tokenizer.sep_token!r} after it are needed"
         )
     return tokenizer
+
+
+def _check_json(bert: str, *names: str) -> None:
+    """Refuse what transformers would read of a damaged file: of a key that is given twice, for one, the last value."""
+    for name in names:
+        if (path := Path(bert) / name).is_file():
+            read_json(path)
 
 
 def _check_word_list(path: Path, special: list[str]) -> None:
@@ -286,6 +298,9 @@ def initialise_text(transformer: PreTrainedModel, bert: str) -> None:
         ValueError: if the folder has no weights, lacks some of them, or they are damaged or unsafe to load.
     """
     try:
+        pickled = Path(bert) / "pytorch_model.bin"
+        if pickled.is_file() and not pickled.with_name("model.safetensors").is_file():
+            load_torch(pickled)  # transformers does not compare the checksums
         arguments = _without_pooler(transformer.config) | {"trust_remote_code": False, "dtype": torch.float32}
         source, info = AutoModel.from_pretrained(bert, **arguments, output_loading_info=True)
     except Exception as error:

@@ -17,6 +17,7 @@ from fairseq.data.iterators import EpochBatchIterating
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY, BaseFairseqModel
 from fairseq.tasks import register_task
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import II, MISSING, OmegaConf
 
 from mmpt_plugin.bounds import check_bounds
@@ -78,6 +79,7 @@ class VideoClipZeroShotConfig(FairseqDataclass):
     batch_size: int = field(default=128, metadata={"help": "texts or windows encoded at once", "at_least": 1})
     bert: str = II("model.bert")
     checkpoint: str = II("checkpoint.restore_file")
+    placeholders: Optional[int] = II("dataset.batch_size")
     max_update: int = II("optimization.max_update")
     disable_validation: bool = II("dataset.disable_validation")
     validate_after_updates: int = II("dataset.validate_after_updates")
@@ -110,6 +112,15 @@ class VideoClipZeroShotTask(VideoClipTask):
                     f"{setting} is {value}: an evaluation needs {needed}, as base/zeroshot.yaml has it, or it would not run "
                     "to its end: leave it out"
                 )
+        if cfg.placeholders is not None and cfg.placeholders < 1:
+            raise ValueError(
+                f"dataset.batch_size is {cfg.placeholders}: leave it at 1; task.batch_size is how much is encoded at once"
+            )
+        if given := given_model_settings():
+            raise ValueError(
+                f"{given[0]}: an evaluation takes the settings of the model from {cfg.checkpoint} (only model.bert can be "
+                "given): leave it out"
+            )
         if cfg.checkpoint == DEFAULT_RESTORE_FILE:
             raise ValueError(
                 f"checkpoint.restore_file={cfg.checkpoint}: without a folder fairseq looks for it in task.results_path; "
@@ -248,6 +259,16 @@ class VideoClipZeroShotTask(VideoClipTask):
     def max_positions(self) -> None:
         """Windows and texts are cut to the model's lengths: none is too long."""
         return None
+
+
+def given_model_settings() -> list[str]:
+    """The command line's settings of the model, but for the text backbone.
+
+    A task's own settings do not tell: fairseq has filled in the model's defaults before.
+    """
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    settings = [override for override in overrides if override.lstrip("+").startswith("model.")]
+    return [setting for setting in settings if not setting.lstrip("+").startswith(("model.bert=", "model._name="))]
 
 
 def gather_to_first(encoded: list[EncodedBatch]) -> list[EncodedBatch] | None:

@@ -1,6 +1,7 @@
 """torch's files: damaged, recompressed and unsafe ones are refused; old formats are read."""
 
 import fractions
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -55,8 +56,11 @@ def test_a_saved_web_page(tmp_path: Path):
 
 def test_a_foreign_class_is_named(tmp_path: Path):
     torch.save({"w": fractions.Fraction(1, 2)}, tmp_path / "c.pt")
-    with pytest.raises(UnusableFile, match=r"it names fractions\.Fraction, which could run code"):
-        load_torch(tmp_path / "c.pt")
+    torch.save({"w": fractions.Fraction(1, 2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps({"w": fractions.Fraction(1, 2)}))
+    for name in ("c.pt", "old.pt", "pickle.pt"):
+        with pytest.raises(UnusableFile, match=rf"{name}: .* it names fractions\.Fraction, which could run code"):
+            load_torch(tmp_path / name)
 
 
 def test_a_pickle_bomb_inside(checkpoint: Path):

@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 
 from mmpt_plugin import VideoClip
 from mmpt_plugin.evaluation.results import read_results
 from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.checkpoint import read_checkpoint, sha256
 from mmpt_plugin.optimizers import NoUpdate
-from mmpt_plugin.tasks.zeroshot import VideoClipZeroShotTask
+from mmpt_plugin.tasks.zeroshot import VideoClipZeroShotTask, given_model_settings
+
+from ..together import composed
 
 SENTENCES = ["add the onions", "cut the potatoes", "stir", "salt to a pan", "add salt", "cut a onion", "stir the pan"]
 SEGMENTS = [[0, 5], [5, 50], [3, 4], [10, 40], [59, 70], [60, 70], [20, 52]]  # seconds of two videos of 60
@@ -306,6 +309,7 @@ def test_retrieval_and_misspelt_keys(refused: Callable[..., None], tmp_path: Pat
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("dataset.batch_size=0", r"dataset\.batch_size is 0: leave it at 1; task\.batch_size is how much"),
         ("task.batch_size=0", r"task\.batch_size is 0: it must be at least 1"),
         ("optimization.max_update=0", r"optimization\.max_update is 0: an evaluation needs 1"),
         ("dataset.disable_validation=true", r"dataset\.disable_validation is True: an evaluation needs False"),
@@ -320,6 +324,19 @@ def test_retrieval_and_misspelt_keys(refused: Callable[..., None], tmp_path: Pat
 )
 def test_settings_that_would_end_in_nothing(refused: Callable[..., None], override: str, message: str) -> None:
     refused(ValueError, message, override)
+
+
+def test_a_models_setting_that_equals_its_default(
+    refused: Callable[..., None], tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command line: what the model's settings are does not show it."""
+    for given, named in (("+model.pooling=mean", True), (f"model.bert={tiny_checkpoint.parent / 'bert'}", False)):
+        settings = composed("zeroshot_youcook2", given, return_hydra_config=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(HydraConfig.instance(), "cfg", settings)
+            assert given_model_settings() == [given] * named
+    monkeypatch.setattr("mmpt_plugin.tasks.zeroshot.given_model_settings", lambda: ["+model.pooling=mean"])
+    refused(ValueError, r"^\+model\.pooling=mean: an evaluation takes the settings of the model from")
 
 
 def test_damaged_best_possible_scores_stop_the_run_before_it_encodes(
