@@ -47,7 +47,7 @@ SIZES = {  # the largest value of each; what is larger is a damaged file
     "max_position_embeddings": 2**20,
 }
 LARGEST_PARAMETERS = 2 * 10**10
-UNKNOWN_WORD = "\ue000"  # of Unicode's private area; a vocabulary without a token for unknown words fails on it
+UNKNOWN_WORD = "\u2603"  # a snowman; a vocabulary without a token for unknown words fails on it
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ def initialise_text(transformer: PreTrainedModel, bert: str) -> None:
             f"from ({_first_line(error)})"
         ) from error
     if info["missing_keys"]:
-        raise ValueError(f"model.bert: the weights at {bert!r} lack {sorted(info['missing_keys'])}")
+        raise ValueError(f"model.bert: the weights at {bert!r} lack {sorted(info['missing_keys'])[:20]}")
     check_finite(source.state_dict(), f"model.bert: the weights at {bert!r}")
     with naming(bert, "the weights"):
         transformer.load_state_dict(source.state_dict())
