@@ -9,7 +9,6 @@ import torch
 from fairseq import metrics
 
 from mmpt_plugin.criterions.frame_losses import FrameCrossEntropyCriterion, StepBinaryCrossEntropyCriterion
-from mmpt_plugin.models.packing import length_mask
 from mmpt_plugin.models.videoclip import frame_classifier
 
 
@@ -59,19 +58,17 @@ def test_what_is_logged() -> None:
 def test_products_of_seconds_and_their_losses_stay_in_float32_under_autocast(tiny_model) -> None:
     lengths, tokens = np.array([5, 3]), np.array([4, 7])
     features, text_ids = torch.randn(8, 512), torch.randint(5, 19, (11,))
-    encode = {"return_hidden_states": True, "attend_to_cls": False}
     classes, shown = torch.randint(4, (8,)), torch.randint(2, (8, 2), dtype=torch.uint8)
     tiny_model.frame_classifier = frame_classifier(tiny_model.video_encoder, 4)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         by_text = tiny_model.classify_frames(features, lengths, text_ids, tokens)
         by_class = tiny_model.classify_frames(features, lengths)
-        states = tiny_model.encode_video(features, length_mask(lengths), **encode)
-        texts = tiny_model.encode_text(text_ids, length_mask(tokens)).float()
+        seconds = tiny_model.encode_seconds(features, lengths, attend_to_cls=False).float()
+        texts = tiny_model.embed_texts(text_ids, tokens).float()
         losses = [
             FrameCrossEntropyCriterion(SimpleNamespace())(answering(by_class), sample_of(classes)),
             StepBinaryCrossEntropyCriterion(SimpleNamespace())(answering(by_text), sample_of(shown)),
         ]
-    seconds = torch.cat([own[1 : length + 1] for own, length in zip(states.float(), lengths)])
     assert by_text.dtype == by_class.dtype == torch.float32
     torch.testing.assert_close(by_text, seconds @ texts.T, rtol=1e-6, atol=1e-6)  # bfloat16 has an error of 4e-3
     torch.testing.assert_close(by_class, tiny_model.frame_classifier(seconds), rtol=1e-6, atol=1e-6)

@@ -20,7 +20,8 @@ def pair(sentence: str) -> tuple[int, int]:
 
 
 def test_every_benchmark_can_be_trained_on(tiny_corpus: Path) -> None:
-    sets = {name: read(TrainingFiles(tiny_corpus)) for name, read in TRAINING_SETS.items()}
+    official = TRAINING_SETS.keys() - {"csv"}  # a user's own table
+    sets = {name: TRAINING_SETS[name](TrainingFiles(tiny_corpus)) for name in official}
     assert {name: len(own.clips or own.videos) for name, own in sets.items()} | {"youcook2": 0} == {
         "youcook2": 0,
         "msrvtt": 30,  # three for each of the 10 test videos

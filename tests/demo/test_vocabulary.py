@@ -67,7 +67,7 @@ def test_unnamed_word_pieces_must_be_in_the_vocabulary(
     vocabulary = load_tokenizer(str(tiny_bert)).get_vocab()
     corpus.check_vocabulary(vocabulary)
     assert "do not say of which vocabulary" in caplog.text
-    with pytest.raises(ValueError, match=r"the captions have word piece \d+, model\.bert's vocabulary has 6: prepare"):
+    with pytest.raises(ValueError, match=r"word piece \d+ is none of the vocabulary's 6\."):
         corpus.check_vocabulary(dict(list(vocabulary.items())[:6]))
 
 

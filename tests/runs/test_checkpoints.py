@@ -112,7 +112,7 @@ def test_a_checkpoint_that_was_asked_for(run: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"checkpoint\.finetune_from_model"):
         checkpoint_to_start_from(str(tmp_path / "new"), "checkpoint_last.pt", str(run / "gone.pt"))
     flip(run / "checkpoint1.pt")
-    with pytest.raises(UnusableFile, match=r"checkpoint1\.pt: damaged"):
+    with pytest.raises(ValueError, match=r"checkpoint\.restore_file: .*checkpoint1\.pt.*damaged"):
         checkpoint_to_start_from(str(tmp_path / "new"), asked, None)
 
 

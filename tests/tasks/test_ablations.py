@@ -96,9 +96,9 @@ def test_bags_go_with_clusters(
     """Two epochs, in groups joined two by two: 2 x 4 videos x 2 clips with bags of 2."""
     shapes, original = [], mil_nce.mil_nce
 
-    def recording(video: torch.Tensor, text: torch.Tensor, temperature: float) -> torch.Tensor:
+    def recording(video: torch.Tensor, text: torch.Tensor, *others: object) -> torch.Tensor:
         shapes.append((len(video), len(text), video.requires_grad))
-        return original(video, text, temperature)
+        return original(video, text, *others)
 
     monkeypatch.setattr(mil_nce, "mil_nce", recording)
     caplog.set_level(logging.INFO)
@@ -115,7 +115,7 @@ def test_a_bag_larger_than_a_videos_captions(train: Callable[..., Path]) -> None
         ValueError, match=r"listed videos have .* fewer than the 9 captions of a bag \(task\.bag_captions .*\): val00, "
     ):
         train("mil_nce", "task.bag_captions=9")
-    with pytest.raises(ValueError, match=r"task\.bag_captions is 0: at least 1 is needed"):
+    with pytest.raises(ValueError, match=r"task\.bag_captions is 0: it must be at least 1"):
         train("mil_nce", "task.bag_captions=0")
 
 
