@@ -15,7 +15,7 @@ from torch import nn
 from mmpt_plugin.data.groups import RandomGroups
 from mmpt_plugin.data.pretraining_dataset import PretrainingDataset
 from mmpt_plugin.retrieval.clusters import cluster_statistics, draw_seeds, form_clusters
-from mmpt_plugin.retrieval.index import VideoIndex
+from mmpt_plugin.retrieval.index import VideoIndex, all_cores
 from mmpt_plugin.retrieval.refresh import EmbeddingMemory, broadcast_from_first, embed_videos
 from mmpt_plugin.retrieval.settings import RetrievalConfig, check_retrieval
 
@@ -89,7 +89,8 @@ class ClusterGroups:
         failure: Exception | None = None
         if vectors is not None:
             try:
-                clusters = self._cluster(vectors, epoch, time.perf_counter() - started)
+                with all_cores():
+                    clusters = self._cluster(vectors, epoch, time.perf_counter() - started)
             except Exception as error:  # the others wait for the clusters: they shall stop too
                 failure = error
         clusters = broadcast_from_first(clusters)

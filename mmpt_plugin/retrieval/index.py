@@ -8,16 +8,18 @@ list of 512, whatever that finds.) Both use a GPU where FAISS has GPU support an
 from __future__ import annotations
 
 import logging
-import os
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
+
+from mmpt_plugin.data.workers import available_cores
 
 if TYPE_CHECKING:  # it needs fairseq
     from mmpt_plugin.retrieval.settings import RetrievalConfig
@@ -34,6 +36,22 @@ MIN_POINTS_PER_CENTROID = 39  # with fewer FAISS warns that lists are badly plac
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Lets FAISS use every core of this process while the block runs.
+
+    torchrun leaves each process one thread, but the others wait for this one. FAISS and torch share the number of threads of
+    OpenMP, so it is put back afterwards: training would go on with more threads than it was given.
+    """
+    faiss = _import_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(available_cores())
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 class VideoIndex:
@@ -82,7 +100,6 @@ class VideoIndex:
         self.num_centroids: int | None = None
 
         faiss = _import_faiss()
-        faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))  # torchrun leaves each process one; the others wait
         if self.kind == "flat":
             exact = faiss.IndexFlatL2(self._vectors.shape[1])
             exact.add(self._vectors)

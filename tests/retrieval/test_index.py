@@ -7,11 +7,14 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import faiss
 import numpy as np
 import pytest
+import torch
 
+from mmpt_plugin.data.workers import available_cores
 from mmpt_plugin.retrieval import index as index_module
-from mmpt_plugin.retrieval.index import VideoIndex
+from mmpt_plugin.retrieval.index import VideoIndex, all_cores
 from mmpt_plugin.retrieval.settings import RetrievalConfig, check_retrieval
 
 
@@ -213,3 +216,15 @@ def test_a_gpu_is_used_where_faiss_sees_one() -> None:
     gpu.get_num_gpus = lambda: 0
     assert index_module._on_gpu_if_any(gpu, "index") == "index"
     assert index_module._on_gpu_if_any(SimpleNamespace(), "index") == "index"
+
+
+def test_the_threads_of_training_are_as_before_the_search() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with all_cores():
+            assert faiss.omp_get_max_threads() == available_cores()
+            build(np.eye(4, dtype=np.float32)).neighbours_of([0], 2)
+        assert faiss.omp_get_max_threads() == 1
+    finally:
+        torch.set_num_threads(before)
