@@ -21,6 +21,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import DictConfig
 
+import demo.tasks.demo  # noqa: F401 (registers its task: fairseq leaves that out where a test has imported demo before)
 from mmpt_plugin.data.workers import end_with_parent
 from mmpt_plugin.tasks.zeroshot import LOGGERS_AFTER_RESULTS, silence
 

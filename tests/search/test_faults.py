@@ -8,21 +8,22 @@ import shutil
 import signal
 import threading
 import time
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 from mmpt_plugin.search import VideoLibrary
 
+from ..together import server
 from .conftest import film
 from .test_library import content
 
 KILLS = 30
 
 
-def index(folder: Path, films: Path, begun, clip) -> None:
-    library = VideoLibrary(folder, clip=clip)
+def index(folder: Path, films: Path, begun) -> None:
+    library = VideoLibrary.open(folder)
+    assert library.clip  # loaded before the clock starts
     begun.set()
     library.add(films)
 
@@ -41,17 +42,18 @@ def test_killed_at_random_moments_and_run_again(make_library, tmp_path):
     whole = time.perf_counter() - begun
     expected = content(undisturbed)
     make_library(tmp_path / "empty").close()
-    rng, context, cut_off = random.Random(0), get_context("fork"), 0
+    rng, context, cut_off = random.Random(0), server(), 0
     for trial in range(KILLS):
         folder = tmp_path / f"library {trial}"
         shutil.copytree(tmp_path / "empty", folder)
         ready = context.Event()
-        child = context.Process(target=index, args=(folder, films, ready, undisturbed.clip))
+        child = context.Process(target=index, args=(folder, films, ready))
         child.start()
         assert ready.wait(60)
         time.sleep(rng.uniform(0, 1.2 * whole))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
+        assert child.exitcode in (-signal.SIGKILL, 0)  # killed, or done before: no crash of its own
         library = VideoLibrary(folder, clip=undisturbed.clip)
         assert library.store.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         half_way = content(library)
