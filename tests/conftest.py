@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import json
+import logging
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,6 +27,22 @@ torch.set_num_threads(1)  # the models of the tests are too small to share
 GOLDEN = REPOSITORY.parent / "shared" / "golden" / "public"
 GOLDEN_PART = REPOSITORY / "tests" / "golden"
 WORDS = ("add", "cut", "the", "onion", "##s", "potato", "##es", "salt", "to", "pan", "stir", "a", "b", "c")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Levels, handlers and filters that a command sets in this process end with its test."""
+    root = logging.getLogger()
+
+    def known() -> list[logging.Logger]:
+        return [root, *(one for one in list(root.manager.loggerDict.values()) if isinstance(one, logging.Logger))]
+
+    before = {one: (one.level, one.disabled, one.propagate, one.handlers[:], one.filters[:]) for one in known()}
+    yield
+    for one in known():
+        default = (logging.NOTSET, False, True, [], [])
+        level, one.disabled, one.propagate, one.handlers[:], one.filters[:] = before.get(one, default)
+        one.setLevel(level)
 
 
 @pytest.fixture(scope="session")

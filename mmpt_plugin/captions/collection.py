@@ -14,12 +14,11 @@ from mmpt_plugin.captions.names import (
     ANY_LANGUAGE,
     CAPTION_SUFFIXES,
     LANGUAGE,
-    VIDEO_SUFFIXES,
     hidden,
     split_caption_name,
-    without_video_suffix,
 )
 from mmpt_plugin.captions.transcript import Entry, Left
+from mmpt_plugin.files.names import VIDEO_SUFFIXES, without_video_suffix
 
 MANY_VIDEOS_SUFFIXES = (".zip", ".jsonl", ".pickle", ".pkl")
 NOT_CAPTIONS = (".info.json", "manifest.json", "package.json")

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import re
 
-VIDEO_SUFFIXES = frozenset(
-    (
-        *(".3gp", ".3g2", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
-        *(".ogv", ".ts", ".vob", ".webm", ".wmv"),
-    )
-)
+from mmpt_plugin.files.names import without_video_suffix
+
 CAPTION_SUFFIXES = (".srt", ".vtt", ".ass", ".ssa", ".ttml", ".dfxp", ".json3", ".json", ".tsv", ".csv", ".xml")
 """Of files with captions of one video; in the order in which one is preferred where a video has several."""
 
@@ -20,12 +16,6 @@ ANY_LANGUAGE = re.compile(r"\.([A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*)$")
 def hidden(name: str) -> bool:
     """Whether a file is hidden, or macOS's shadow of another: its name, or a folder's of it, begins with a dot."""
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-
-
-def without_video_suffix(name: str) -> str:
-    """A video's file name without the suffix of its format."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in VIDEO_SUFFIXES else name
 
 
 def split_caption_name(name: str) -> str:

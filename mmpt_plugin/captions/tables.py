@@ -7,9 +7,9 @@ import math
 import re
 from collections.abc import Iterator
 
-from mmpt_plugin.captions.names import without_video_suffix
 from mmpt_plugin.captions.transcript import Entry, Left, Source, Transcript
 from mmpt_plugin.files import UnusableFile
+from mmpt_plugin.files.names import without_video_suffix
 
 COLUMNS = {
     "video": ("video", "video_id", "videoid", "vid", "id", "file", "filename", "file_name"),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpt_plugin.captions.names import without_video_suffix
 from mmpt_plugin.files import UnusableFile, is_hidden, open_array
+from mmpt_plugin.files.names import without_video_suffix
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,10 @@ from pathlib import Path
 
 from mmpt_plugin.features.video import has_video_stream
 from mmpt_plugin.files import UnusableFile, is_hidden, require_file
+from mmpt_plugin.files.names import VIDEO_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = (
-    *(".3g2", ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv"),
-    *(".ts", ".vob", ".webm", ".wmv"),
-)
 LONGEST_NAME = 240  #: bytes of an id: file systems allow 255, and outputs get a suffix
 
 

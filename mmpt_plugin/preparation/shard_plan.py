@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from mmpt_plugin.captions.names import without_video_suffix
 from mmpt_plugin.data.caption_files import PreparedCaptions, load_captions
 from mmpt_plugin.data.corpus import read_video_list
 from mmpt_plugin.data.feature_folder import FeatureFolder, names_by_id
@@ -23,6 +22,7 @@ from mmpt_plugin.data.shards import Shard
 from mmpt_plugin.data.video_ids import id_problem
 from mmpt_plugin.features.manifest import read_settings
 from mmpt_plugin.files import open_array
+from mmpt_plugin.files.names import without_video_suffix
 
 logger = logging.getLogger(__name__)
 

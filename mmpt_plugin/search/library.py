@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from mmpt_plugin.features.folder import VIDEO_SUFFIXES
 from mmpt_plugin.features.manifest import FeatureSettings, check_same_settings
 from mmpt_plugin.features.one_video import open_extractor
 from mmpt_plugin.files import lock
+from mmpt_plugin.files.names import VIDEO_SUFFIXES
 from mmpt_plugin.inference import VideoClip
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.search import indexing
