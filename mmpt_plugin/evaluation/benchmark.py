@@ -11,18 +11,22 @@ Nothing in this package but `encoding.py` knows torch or batches.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.data.windows import Window
+from mmpt_plugin.evaluation.benchmark_files import Annotation, BenchmarkFiles
 from mmpt_plugin.evaluation.bootstrap import VideoSums, intervals
+
+logger = logging.getLogger(__name__)
 
 Scores = Mapping[str, np.ndarray]
 
@@ -89,32 +93,55 @@ class Evaluation:
 
 
 class Benchmark(ABC):
-    """One data set with its protocol. Subclasses read the official annotation files in `__init__`."""
+    """One data set with its protocol. A subclass reads the data set's own annotation files in `_read`."""
 
     name: ClassVar[str]
     folder: ClassVar[str]  # its place in the data folder
     paper: ClassVar[dict]  # the paper's zero-shot numbers, same keys as `Evaluation.metrics`, fractions
     paper_fine_tuned: ClassVar[dict] = {}  # and its fine-tuned ones, where it has such
-    official_items: ClassVar[int]  # how many items the official test file holds
+    official_items: int  # how many items the official test file holds
     paper_items: ClassVar[int | None] = None  # how many the paper's numbers are on, where that is another number
+    splits: ClassVar[Sequence[str]] = ("official",)  # the values of task.split that it has
 
     features: FeatureFolder  # where the windows' rows are read
     found: int  # how many items of the test file have features
     missing: list[str]  # ids without a feature file
 
-    @abstractmethod
-    def __init__(
-        self,
-        data: Path,
-        *,
-        annotations: Path | None = None,
-        features: Path | None = None,
-        on_missing: str = "error",
-        feature_size: int = 512,
-        max_seconds: int = 32,
-        split: str = "official",
-        drop_suffix: bool = False,
-    ) -> None: ...
+    def __init__(self, data: str | Path, **options: Any) -> None:
+        """Reads the annotations and looks for the features of their videos.
+
+        Args:
+            data: the data folder (docs/data.md).
+            options: the other fields of `BenchmarkFiles`: `annotations`, `features`, `on_missing`, `feature_size`,
+                `max_seconds`, `split`, `drop_suffix`.
+
+        Raises:
+            FileNotFoundError: for files that are missing, unless `on_missing` is "skip" and only features are.
+            ValueError: for malformed files, an unknown split, or a test set without an item.
+        """
+        files = BenchmarkFiles(Path(data), **options)
+        files.require_split(self.name, self.splits)
+        self._read(files)
+        if self.found not in (self.official_items, self.paper_items):
+            logger.warning(
+                "%s: %d items found, the official test set has %d%s. Numbers on another set are not comparable with "
+                "the paper's",
+                self.name,
+                self.found,
+                self.official_items,
+                f" and the paper's numbers are on {self.paper_items} of them" if self.paper_items else "",
+            )
+
+    def _read(self, files: BenchmarkFiles) -> None:
+        """Sets `features`, `found`, `missing`, and what the three steps need. Not called by another constructor."""
+        raise NotImplementedError
+
+    def _with_features(self, annotations: Sequence[Annotation], files: BenchmarkFiles) -> list[Annotation]:
+        """The annotations of videos with features; sets `features`, `found` and `missing`."""
+        self.features = files.open_features(self.folder)
+        kept, self.missing = files.with_features(annotations, self.features)
+        self.found = len(kept)
+        return kept
 
     def use_frame_classifier(self, label_ids: Sequence[int]) -> None:  # noqa: B027 (most benchmarks label no frames)
         """Called where the model was fine-tuned to classify frames; benchmarks that do not label frames go on as ever.

@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.data.windows import Window, sliding_windows
 from mmpt_plugin.evaluation.annotation_files import malformed
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.evaluation.benchmarks import coin, crosstask, msrvtt, msrvtt_qa, own_data, youcook2
-from mmpt_plugin.evaluation.benchmarks.text_to_video import first_window, require_official_split
+from mmpt_plugin.evaluation.benchmarks.text_to_video import first_window
 
 logger = logging.getLogger(__name__)
 
@@ -66,127 +66,82 @@ class TrainingSet:
     label_ids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class TrainingFiles:
-    """Where a training split lies.
-
-    Attributes:
-        data: the data folder (docs/data.md).
-        annotations: instead of the usual file (coin) or folder (all others).
-        features: folder of <video>.npy instead of the usual one.
-        on_missing: "error" or "skip" for videos without features.
-        feature_size: width of a feature row.
-        max_seconds: longest window that the model takes.
-        split: "official", or "original" for CrossTask's draw among videos with features.
-        drop_suffix: as for `FeatureFolder`.
-    """
-
-    data: Path
-    annotations: Path | None = None
-    features: Path | None = None
-    on_missing: str = "error"
-    feature_size: int = 512
-    max_seconds: int = 32
-    split: str = "official"
-    drop_suffix: bool = False
-
-    def folder(self, name: str) -> Path:
-        """The folder of annotation files."""
-        return self.annotations or self.data / name
-
-    def open_features(self, name: str) -> FeatureFolder:
-        """The folder of features."""
-        folder = self.features or self.data / name / "features"
-        return FeatureFolder(folder, self.feature_size, self.max_seconds, self.drop_suffix)
-
-    def present(self, features: FeatureFolder, videos: Iterable[str]) -> tuple[dict[str, None], list[str]]:
-        """Which videos have features, in order, and which have none; these are refused unless `on_missing` is "skip"."""
-        present, missing = features.require(videos, self.on_missing)
-        return dict.fromkeys(present), missing
-
-
-def youcook2_training(files: TrainingFiles) -> TrainingSet:
+def youcook2_training(files: BenchmarkFiles) -> TrainingSet:
     """All annotated clips of subset "training", each with its sentence."""
-    require_official_split("youcook2", files.split)
-    listed = youcook2.read_youcook2_training(files.folder("youcook2") / youcook2.ANNOTATIONS)
+    files.require_split("youcook2")
+    listed = youcook2.read_youcook2_training(files.annotations_or("youcook2") / youcook2.ANNOTATIONS)
     features = files.open_features("youcook2")
-    present, missing = files.present(features, (clip.video_id for clip in listed))
+    present, missing = files.with_features(listed, features)
     clips = [
-        CaptionedClip(first_window(features, clip.video_id, clip.start, clip.end), (clip.sentence,))
-        for clip in listed
-        if clip.video_id in present
+        CaptionedClip(first_window(features, clip.video_id, clip.start, clip.end), (clip.sentence,)) for clip in present
     ]
     return TrainingSet(features, missing, _clips_with_seconds("youcook2", clips))
 
 
-def msrvtt_training(files: TrainingFiles) -> TrainingSet:
+def msrvtt_training(files: BenchmarkFiles) -> TrainingSet:
     """All videos that MSRVTT_JSFUSION_test.csv does not ask for: the 9,000 of "training 9k"."""
-    queries = msrvtt.read_msrvtt(files.folder("msrvtt") / msrvtt.TEST_FILE)
+    queries = msrvtt.read_msrvtt(files.annotations_or("msrvtt") / msrvtt.TEST_FILE)
     return _msrvtt_without(files, "msrvtt", {query.video_id for query in queries})
 
 
-def msrvtt_qa_training(files: TrainingFiles) -> TrainingSet:
+def msrvtt_qa_training(files: BenchmarkFiles) -> TrainingSet:
     """All videos that MSR_MC_test.csv does not ask about: 7,010, for its questions are on all test videos."""
-    questions = msrvtt_qa.read_msrvtt_qa(files.folder("msrvtt") / msrvtt_qa.TEST_FILE)
+    questions = msrvtt_qa.read_msrvtt_qa(files.annotations_or("msrvtt") / msrvtt_qa.TEST_FILE)
     return _msrvtt_without(files, "msrvtt_qa", {question.video_id for question in questions})
 
 
-def _msrvtt_without(files: TrainingFiles, name: str, tested: set[str]) -> TrainingSet:
-    require_official_split(name, files.split)
-    path = files.folder("msrvtt") / msrvtt.CAPTIONS_FILE
+def _msrvtt_without(files: BenchmarkFiles, name: str, tested: set[str]) -> TrainingSet:
+    files.require_split(name)
+    path = files.annotations_or("msrvtt") / msrvtt.CAPTIONS_FILE
     captions = {video: own for video, own in msrvtt.read_msrvtt_captions(path).items() if video not in tested}
     if not captions:
         raise malformed(
             path, msrvtt.OFFICIAL_CAPTIONS, f"all its videos are test videos of {name}: none is left to train"
         )
     features = files.open_features("msrvtt")
-    present, missing = files.present(features, captions)
-    clips = [CaptionedClip(first_window(features, video), captions[video]) for video in captions if video in present]
+    present, missing = features.require(captions, files.on_missing)
+    clips = [CaptionedClip(first_window(features, video), captions[video]) for video in present]
     return TrainingSet(features, missing, _clips_with_seconds(name, clips))
 
 
-def coin_training(files: TrainingFiles) -> TrainingSet:
+def coin_training(files: BenchmarkFiles) -> TrainingSet:
     """All videos of subset "training"; the classes are the labels that occur in them, by increasing id."""
-    require_official_split("coin", files.split)
-    path = files.annotations or files.data / "coin" / "COIN.json"
+    files.require_split("coin")
+    path = files.annotations_or("coin/COIN.json")
     training = [video for video in coin.read_coin(path) if video.subset == "training"]
     if not coin.label_texts(training):
         raise malformed(path, coin.OFFICIAL_FILE, "no annotated video in subset 'training'")
-    features = files.open_features("coin")
-    present, missing = files.present(features, (video.video_id for video in training))
-    return _labelled("coin", training, features, present, missing)
+    return _labelled("coin", training, files.open_features("coin"), files)
 
 
 def _labelled(
-    name: str,
-    training: Sequence[coin.CoinVideo],
-    features: FeatureFolder,
-    present: Iterable[str],
-    missing: list[str],
+    name: str, training: Sequence[coin.CoinVideo], features: FeatureFolder, files: BenchmarkFiles
 ) -> TrainingSet:
+    present, missing = files.with_features(training, features)
     label_ids = tuple(coin.label_texts(training))
     class_of = {label_id: position for position, label_id in enumerate(label_ids, start=1)}
-    filled = _videos_with_seconds(name, present, features)
+    filled = _videos_with_seconds(name, (video.video_id for video in present), features)
     videos = [
         LabelledVideo(
             _windows(features, video.video_id, COIN_STRIDES),
             coin.paint_targets(video.segments, features.seconds(video.video_id), class_of),
         )
-        for video in training
+        for video in present
         if video.video_id in filled
     ]
     return TrainingSet(features, missing, videos=videos, label_ids=label_ids)
 
 
-def crosstask_training(files: TrainingFiles) -> TrainingSet:
+def crosstask_training(files: BenchmarkFiles) -> TrainingSet:
     """The videos of primary tasks that the test set does not hold: 30 of each task with more."""
-    release = files.annotations or files.data / "crosstask" / "crosstask_release"
+    files.require_split("crosstask", crosstask.SPLITS)
+    release = files.annotations_or("crosstask/crosstask_release")
     features = files.open_features("crosstask")
     content = crosstask.read_release(release, features, files.split)
     training = crosstask.training_videos(content.candidates, content.primary)
     if not training:
         raise ValueError(f"{release}: no training video: no video of a primary task in videos.csv is annotated")
-    present, missing = files.present(features, (video for _, video in training))
+    present, missing = features.require((video for _, video in training), files.on_missing)
     filled = _videos_with_seconds("crosstask", present, features)
     videos = []
     for task_id, video in training:
@@ -198,22 +153,20 @@ def crosstask_training(files: TrainingFiles) -> TrainingSet:
     return TrainingSet(features, content.absent or missing, videos=videos)
 
 
-def own_training(files: TrainingFiles) -> TrainingSet:
+def own_training(files: BenchmarkFiles) -> TrainingSet:
     """The rows of csv/train.csv (or of `annotations`): clips with sentences, or videos with labels by the second."""
-    require_official_split(own_data.NAME, files.split)
-    path = files.annotations or files.data / own_data.NAME / own_data.TRAINING_FILE
+    files.require_split(own_data.NAME)
+    path = files.annotations_or(own_data.USUAL_TRAINING_TABLE)
     kind, listed = own_data.read_own_data(path, "train")
     features = files.open_features(own_data.NAME)
-    present, missing = files.present(features, (clip.video_id for clip in listed))
     if kind == "label":
-        return _labelled(
-            own_data.NAME, own_data.own_labelled_videos(path, listed, features), features, present, missing
-        )
+        videos = own_data.own_labelled_videos(path, listed, features)
+        return _labelled(own_data.NAME, videos, features, files)
+    present, missing = files.with_features(listed, features)
     sentences: dict[Window, list[str]] = {}
-    for clip in listed:
-        if clip.video_id in present:
-            window = first_window(features, clip.video_id, *own_data.own_window_seconds(clip))
-            sentences.setdefault(window, []).append(clip.words)
+    for clip in present:
+        window = first_window(features, clip.video_id, *own_data.own_window_seconds(clip))
+        sentences.setdefault(window, []).append(clip.words)
     clips = [CaptionedClip(window, tuple(own)) for window, own in sentences.items()]
     return TrainingSet(features, missing, _clips_with_seconds(own_data.NAME, clips))
 
@@ -263,7 +216,7 @@ def _windows(features: FeatureFolder, video: str, strides: int) -> tuple[Window,
     )
 
 
-TRAINING_SETS: dict[str, Callable[[TrainingFiles], TrainingSet]] = {
+TRAINING_SETS: dict[str, Callable[[BenchmarkFiles], TrainingSet]] = {
     "youcook2": youcook2_training,
     "msrvtt": msrvtt_training,
     "msrvtt_qa": msrvtt_qa_training,

@@ -17,9 +17,10 @@ from mmpt_plugin.data.caption_files import read_header
 from mmpt_plugin.data.corpus import PROGRESS_DELAY, VideoTextCorpus, open_shards, read_video_list
 from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.data.shards import Shard
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS, coin, crosstask, didemo, msrvtt, msrvtt_qa, youcook2
 from mmpt_plugin.features.manifest import check_feature_settings, read_failures, read_settings
-from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
+from mmpt_plugin.finetuning.training_sets import TRAINING_SETS
 from mmpt_plugin.preparation.shard_plan import LISTS
 
 FEATURE_SIZE = 512
@@ -184,7 +185,7 @@ def training_split(name: str, data: Path) -> list[str]:
     settings = read_settings(features) if features.is_dir() else None
     width = settings["feature_size"] if settings else FEATURE_SIZE
     try:
-        split = TRAINING_SETS[name](TrainingFiles(data, on_missing="skip", feature_size=width))
+        split = TRAINING_SETS[name](BenchmarkFiles(data, on_missing="skip", feature_size=width))
     except (OSError, ValueError) as error:
         return [f"nothing to fine-tune on: {error}"]
     items = f"{len(split.clips)} clips" if split.clips else f"{len(split.videos)} videos"

@@ -19,9 +19,10 @@ from mmpt_plugin.criterions import (  # noqa: F401 (registers the criterions)
     frame_losses,
 )
 from mmpt_plugin.data.epoch_iterator import ShuffledEpochIterator
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.features.manifest import check_feature_settings
 from mmpt_plugin.finetuning.datasets import CaptionedClipDataset, LabelledVideoDataset
-from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
+from mmpt_plugin.finetuning.training_sets import TRAINING_SETS
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.loading import check_state_dict, checkpoint_config
@@ -107,7 +108,7 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
                 f"{SETTING}: {self.checkpoint} was fine-tuned to classify frames already: start from a pre-trained one"
             )
         self.training_set = TRAINING_SETS[str(self.cfg.benchmark)](
-            TrainingFiles(
+            BenchmarkFiles(
                 Path(self.cfg.data),
                 annotations=Path(self.cfg.annotations) if self.cfg.annotations else None,
                 features=Path(self.cfg.features) if self.cfg.features else None,

@@ -8,8 +8,9 @@ import numpy as np
 from demo import words
 from demo.corpus import TEST_SETS
 from demo.world import DemoWorld, World
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.evaluation.benchmarks.coin import label_texts, read_coin
-from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
+from mmpt_plugin.finetuning.training_sets import TRAINING_SETS
 
 
 def pair(sentence: str) -> tuple[int, int]:
@@ -21,7 +22,7 @@ def pair(sentence: str) -> tuple[int, int]:
 
 def test_every_benchmark_can_be_trained_on(tiny_corpus: Path) -> None:
     official = TRAINING_SETS.keys() - {"csv"}  # a user's own table
-    sets = {name: TRAINING_SETS[name](TrainingFiles(tiny_corpus)) for name in official}
+    sets = {name: TRAINING_SETS[name](BenchmarkFiles(tiny_corpus)) for name in official}
     assert {name: len(own.clips or own.videos) for name, own in sets.items()} | {"youcook2": 0} == {
         "youcook2": 0,
         "msrvtt": 30,  # three for each of the 10 test videos
@@ -36,14 +37,14 @@ def test_every_benchmark_can_be_trained_on(tiny_corpus: Path) -> None:
 def test_retrieval_is_trained_on_what_pre_training_showed(tiny_corpus: Path, tiny_world: DemoWorld) -> None:
     world = World(tiny_world)
     for name in ("youcook2", "msrvtt"):
-        for clip in TRAINING_SETS[name](TrainingFiles(tiny_corpus)).clips:
+        for clip in TRAINING_SETS[name](BenchmarkFiles(tiny_corpus)).clips:
             assert {pair(sentence) for sentence in clip.sentences} <= world.training_pairs
 
 
 def test_clips_show_what_their_sentences_say(tiny_corpus: Path, tiny_world: DemoWorld) -> None:
     world = World(tiny_world)
     for name in ("youcook2", "msrvtt"):
-        training = TRAINING_SETS[name](TrainingFiles(tiny_corpus))
+        training = TRAINING_SETS[name](BenchmarkFiles(tiny_corpus))
         texts = world.text_latents([clip.sentences[0] for clip in training.clips])
         windows = [clip.window for clip in training.clips]
         videos = np.stack([training.features.load(w.video_id, w.start, w.end).mean(0) for w in windows])

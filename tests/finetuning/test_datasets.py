@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.finetuning.datasets import CaptionedClipDataset, LabelledVideoDataset
-from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
+from mmpt_plugin.finetuning.training_sets import TRAINING_SETS
 from mmpt_plugin.models import text_backbone
 
 
 @pytest.fixture
 def clips(benchmark_data: Path, tiny_bert: Path) -> CaptionedClipDataset:
-    training = TRAINING_SETS["msrvtt"](TrainingFiles(benchmark_data))
+    training = TRAINING_SETS["msrvtt"](BenchmarkFiles(benchmark_data))
     tokenizer = text_backbone.load_tokenizer(str(tiny_bert))
     return CaptionedClipDataset(training.clips, training.features, tokenizer, max_pieces=3, seed=1)
 
 
 def videos(benchmark_data: Path, tiny_bert: Path, name: str) -> LabelledVideoDataset:
-    training = TRAINING_SETS[name](TrainingFiles(benchmark_data))
+    training = TRAINING_SETS[name](BenchmarkFiles(benchmark_data))
     return LabelledVideoDataset(
         training.videos, training.features, text_backbone.load_tokenizer(str(tiny_bert)), max_pieces=3
     )
@@ -57,7 +58,7 @@ def test_each_sentence_is_drawn_equally_often_and_follows_from_seed_epoch_and_it
 
 
 def test_repeated_clips_draw_each_time_for_themselves(benchmark_data: Path, tiny_bert: Path) -> None:
-    training = TRAINING_SETS["msrvtt"](TrainingFiles(benchmark_data))
+    training = TRAINING_SETS["msrvtt"](BenchmarkFiles(benchmark_data))
     tokenizer = text_backbone.load_tokenizer(str(tiny_bert))
     once, often = (
         CaptionedClipDataset(training.clips, training.features, tokenizer, max_pieces=3, seed=1, repeats=repeats)

@@ -13,9 +13,10 @@ from demo.world import DemoWorld
 from mmpt_plugin.data.caption_files import write_captions
 from mmpt_plugin.data.captions import Caption
 from mmpt_plugin.data.shard_writer import ShardWriter
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.features.manifest import Failures, FeatureSettings, write_settings
-from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
+from mmpt_plugin.finetuning.training_sets import TRAINING_SETS
 from mmpt_plugin.preparation import check_data, folder_check
 
 WORLD = DemoWorld(
@@ -88,7 +89,7 @@ def test_a_whole_folder(check, data, full):
 
 
 def test_what_there_is_to_fine_tune_on(check, data):
-    split = TRAINING_SETS["coin"](TrainingFiles(data))
+    split = TRAINING_SETS["coin"](BenchmarkFiles(data))
     for video in split.videos[:2]:
         (data / "coin" / "features" / f"{video.windows[0].video_id}.npy").unlink()
     (data / "msrvtt" / "MSRVTT_data.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""The seven benchmarks by their names on the command line."""
+"""The benchmarks by their names on the command line."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import FilledText, Seconds, Whole, checked, malformed, read_json
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
-from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct, require_official_split, warn_if_incomplete
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
+from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct
 from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.metrics import edit_scores, segment_matches
 from mmpt_plugin.evaluation.windows import merge_by_video, warn_of_cut_segments, windows_of_videos
@@ -252,19 +252,14 @@ class FrameLabelling(Benchmark):
     over windows; label texts and threshold have no part in it, and there is no `calibrated`.
     """
 
-    def _set_videos(self, videos: Sequence[CoinVideo], features: FeatureFolder, on_missing: str) -> None:
+    def _set_videos(self, videos: Sequence[CoinVideo], files: BenchmarkFiles) -> None:
         """The test videos; labels count even of those without features, as in the original."""
-        listed = {video.video_id: video for video in videos}
         texts = label_texts(videos)
-        self.features = features
-        present, self.missing = features.require(listed, on_missing)
-        self.found = len(present)
-        warn_if_incomplete(self)
-        self.videos = [listed[video_id] for video_id in present]
+        self.videos = self._with_features(videos, files)
         self.labels = list(texts.values())
         self.class_of = {label_id: position for position, label_id in enumerate(texts, start=1)}
         self.classifier_ids: tuple[int, ...] = ()
-        self.seconds = {video_id: features.seconds(video_id) for video_id in present}
+        self.seconds = {video.video_id: self.features.seconds(video.video_id) for video in self.videos}
         warn_of_cut_segments(
             self.name, ((s.start, s.end, self.seconds[video.video_id]) for video in self.videos for s in video.segments)
         )
@@ -400,44 +395,17 @@ class Coin(FrameLabelling):
     `frame_accuracy` is the paper's number; predicting background everywhere scores 58.9% on the official set, hence
     `baselines.all_background` and the other metrics. The original has no other number; it crashes on videos of 0 or 1
     second and on label ids with gaps, where ours goes on.
-
-    Args:
-        data: folder that holds coin/.
-        annotations: COIN.json; default: <data>/coin/COIN.json.
-        features: folder of <video>.npy; default: <data>/coin/features.
-        on_missing: "error" or "skip" for test videos without features.
-        feature_size: width of a feature row.
-        max_seconds: longest window that the model takes.
-        split: "official".
-        drop_suffix: as for `FeatureFolder`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_coin` and `FeatureFolder`; for another split; if no testing video is
-            annotated.
     """
 
     name: ClassVar[str] = "coin"
     folder: ClassVar[str] = "coin"
     paper: ClassVar[dict] = {"frame_accuracy": 0.589}
     paper_fine_tuned: ClassVar[dict] = {"frame_accuracy": 0.687}
-    official_items: ClassVar[int] = 2797
+    official_items = 2797
 
-    def __init__(
-        self,
-        data: Path,
-        *,
-        annotations: Path | None = None,
-        features: Path | None = None,
-        on_missing: str = "error",
-        feature_size: int = 512,
-        max_seconds: int = 32,
-        split: str = "official",
-        drop_suffix: bool = False,
-    ) -> None:
-        require_official_split(self.name, split)
-        path = Path(annotations or Path(data) / "coin" / "COIN.json")
+    def _read(self, files: BenchmarkFiles) -> None:
+        path = files.annotations_or("coin/COIN.json")
         testing = [video for video in read_coin(path) if video.subset == "testing"]
         if not label_texts(testing):
             raise malformed(path, OFFICIAL_FILE, "no annotated video in subset 'testing'")
-        store = FeatureFolder(features or Path(data) / "coin" / "features", feature_size, max_seconds, drop_suffix)
-        self._set_videos(testing, store, on_missing)
+        self._set_videos(testing, files)

@@ -21,7 +21,8 @@ import numpy as np
 from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import malformed, read_lines
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
-from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct, warn_if_incomplete
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
+from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct
 from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.metrics import best_monotonic_assignment, original_monotonic_assignment, step_counts
 from mmpt_plugin.evaluation.windows import merge_by_video, warn_of_cut_segments, windows_of_videos
@@ -205,10 +206,8 @@ def read_release(release: Path, features: FeatureFolder | None = None, split: st
         split: "official": all annotated videos are candidates; "original": those with features.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_tasks` and `read_videos`; for an unknown split.
+        FileNotFoundError, ValueError: as `read_tasks` and `read_videos`.
     """
-    if split not in SPLITS:
-        raise ValueError(f"task.split is {split!r}; allowed: {', '.join(map(repr, SPLITS))}")
     primary = read_tasks(release / "tasks_primary.txt")
     every = [*primary, *read_tasks(release / "tasks_related.txt")]
     tasks = {task.task_id: task for task in every}
@@ -315,59 +314,33 @@ class CrossTask(Benchmark):
     over tasks. `original` holds the same with the original's dynamic program, which predicts no step in a video of at
     most as many seconds as steps.
 
-    Args:
-        data: folder that holds crosstask/.
-        annotations: the folder crosstask_release; default: <data>/crosstask/crosstask_release.
-        features: folder of <video>.npy; default: <data>/crosstask/features.
-        on_missing: "error" or "skip" for test videos without features.
-        feature_size: width of a feature row.
-        max_seconds: longest window that the model takes.
-        split: "official" draws the test set from the annotation files alone; "original" as the original does, from
-            the videos that have features. There a video without features takes no part in the draw, whatever
-            `on_missing`; it is listed in `missing`.
-        drop_suffix: as for `FeatureFolder`.
-
-    Raises:
-        FileNotFoundError, ValueError: as the readers and `FeatureFolder`; for an unknown split; if no test video is
-            left.
+    `split` "official" draws the test set from the annotation files alone; "original" as the original does, from the videos
+    that have features. There a video without features takes no part in the draw, whatever `on_missing`; it is in `missing`.
     """
 
     name: ClassVar[str] = "crosstask"
     folder: ClassVar[str] = "crosstask"
     paper: ClassVar[dict] = {"recall": 0.339}
     paper_fine_tuned: ClassVar[dict] = {"recall": 0.473}
-    official_items: ClassVar[int] = 1850  # 2,750 annotated, less 360 for validation and 18 x 30 for training
+    official_items = 1850  # 2,750 annotated, less 360 for validation and 18 x 30 for training
     paper_items: ClassVar[int | None] = 1690  # those that the authors had features for
+    splits: ClassVar[Sequence[str]] = SPLITS
 
-    def __init__(
-        self,
-        data: Path,
-        *,
-        annotations: Path | None = None,
-        features: Path | None = None,
-        on_missing: str = "error",
-        feature_size: int = 512,
-        max_seconds: int = 32,
-        split: str = "official",
-        drop_suffix: bool = False,
-    ) -> None:
-        release = Path(annotations or Path(data) / "crosstask" / "crosstask_release")
-        self.features = FeatureFolder(
-            features or Path(data) / "crosstask" / "features", feature_size, max_seconds, drop_suffix
-        )
-        content = read_release(release, self.features, split)
+    def _read(self, files: BenchmarkFiles) -> None:
+        release = files.annotations_or("crosstask/crosstask_release")
+        self.features = files.open_features(self.folder)
+        content = read_release(release, self.features, files.split)
         tasks, test = content.tasks, held_out_videos(content.candidates, content.primary)
         if not test:
             raise ValueError(
                 f"{release}: no test video. A primary task needs more than {TRAINING_VIDEOS} videos in videos.csv and "
                 f"not in videos_val.csv that have annotations/<task>_<video>.csv; {len(content.candidates)} videos do"
             )
-        present, missing = self.features.require((video for _, video in test), on_missing)
-        self.missing = distinct(content.absent)[0] if split == "original" else missing
+        present, missing = self.features.require((video for _, video in test), files.on_missing)
+        self.missing = distinct(content.absent)[0] if files.split == "original" else missing
         self.seconds = {video: self.features.seconds(video) for video in present}
         self.videos = [(tasks[task], video) for task, video in test if video in self.seconds]
         self.found = len(self.videos)
-        warn_if_incomplete(self)
         self.intervals = [
             read_step_intervals(release / "annotations" / f"{task.task_id}_{video}.csv", len(task.steps))
             for task, video in self.videos

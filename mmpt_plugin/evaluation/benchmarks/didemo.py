@@ -21,15 +21,13 @@ from typing import Annotated, ClassVar
 import msgspec
 import numpy as np
 
-from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import FilledText, checked, malformed, read_json
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     TextToVideoRetrieval,
     distinct,
     first_window,
-    require_official_split,
-    warn_if_incomplete,
 )
 from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.metrics import Segment, moment_scores, segment_iou
@@ -180,46 +178,18 @@ class DidemoMoment(Benchmark):
     The rule for several annotators is `moment_metrics`'. A segment's state is the mean over its seconds of the first
     30, padded ones included where the video is shorter, as in the original; a segment without any second of the video
     is not ranked. A query with no annotation left in the ranking is a miss (so with a video of 0 seconds, on which the
-    original crashes). The original's numbers are these metrics.
-
-    Args:
-        data: data folder; the files are looked for in didemo/.
-        annotations: file instead of didemo/test_data.json; train_data.json is looked for beside it.
-        features: folder of <video>.npy instead of didemo/features; <video> has the file extension of the annotations.
-        on_missing: "error" or "skip" for queries on videos without features.
-        feature_size: width of a feature row.
-        max_seconds: longest window that the model takes.
-        split: "official".
-        drop_suffix: as for `FeatureFolder`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_didemo` and `FeatureFolder`; for another split.
+    original crashes). The original's numbers are these metrics. train_data.json, for a baseline, is looked for beside the
+    annotations; features are named with the file extension that the annotations give a video.
     """
 
     name: ClassVar[str] = "didemo_moment"
     folder: ClassVar[str] = "didemo"
     paper: ClassVar[dict] = {"R@1": 0.166, "R@5": 0.469}
-    official_items: ClassVar[int] = 4021
+    official_items = 4021
 
-    def __init__(
-        self,
-        data: Path,
-        *,
-        annotations: Path | None = None,
-        features: Path | None = None,
-        on_missing: str = "error",
-        feature_size: int = 512,
-        max_seconds: int = 32,
-        split: str = "official",
-        drop_suffix: bool = False,
-    ) -> None:
-        require_official_split(self.name, split)
-        path = Path(annotations or Path(data) / "didemo" / "test_data.json")
-        self.queries, self.features, self.missing = _queries_with_features(
-            path, data, features, feature_size, max_seconds, on_missing, drop_suffix
-        )
-        self.found = len(self.queries)
-        warn_if_incomplete(self)
+    def _read(self, files: BenchmarkFiles) -> None:
+        path = files.annotations_or("didemo/test_data.json")
+        self.queries = self._with_features(read_didemo(path), files)
         self._windows, self._video_index = distinct(
             first_window(self.features, query.video_id) for query in self.queries
         )
@@ -328,48 +298,19 @@ class DidemoRetrieval(TextToVideoRetrieval):
     (arXiv:1907.13487). The gallery is the 1,037 videos that test_data.json names; papers with this
     protocol mostly use the 1,004 of them whose names end in a usual extension. The model reads the
     first 61 word pieces and the first 32 seconds.
-
-    Args:
-        data: data folder; the files are looked for in didemo/.
-        annotations: file instead of didemo/test_data.json.
-        features: folder of <video>.npy instead of didemo/features; <video> has the file extension of the annotations.
-        on_missing: "error" or "skip" for videos without features.
-        feature_size: width of a feature row.
-        max_seconds: longest window that the model takes.
-        split: "official".
-        drop_suffix: as for `FeatureFolder`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_didemo` and `FeatureFolder`; for another split.
     """
 
     name: ClassVar[str] = "didemo_retrieval"
     folder: ClassVar[str] = "didemo"
     paper: ClassVar[dict] = {}
-    official_items: ClassVar[int] = 1037
+    official_items = 1037
 
-    def __init__(
-        self,
-        data: Path,
-        *,
-        annotations: Path | None = None,
-        features: Path | None = None,
-        on_missing: str = "error",
-        feature_size: int = 512,
-        max_seconds: int = 32,
-        split: str = "official",
-        drop_suffix: bool = False,
-    ) -> None:
-        require_official_split(self.name, split)
-        path = Path(annotations or Path(data) / "didemo" / "test_data.json")
-        queries, self.features, self.missing = _queries_with_features(
-            path, data, features, feature_size, max_seconds, on_missing, drop_suffix
-        )
+    def _read(self, files: BenchmarkFiles) -> None:
+        queries = self._with_features(read_didemo(files.annotations_or("didemo/test_data.json")), files)
         paragraphs: dict[str, list[str]] = {}
         for query in queries:
             paragraphs.setdefault(query.video_id, []).append(query.description)
         self.found = len(paragraphs)
-        warn_if_incomplete(self)
         self._set_pairs(
             [" ".join(sentences) for sentences in paragraphs.values()],
             [first_window(self.features, video_id) for video_id in paragraphs],
@@ -378,23 +319,6 @@ class DidemoRetrieval(TextToVideoRetrieval):
     def evaluate(self, scores: Scores) -> Evaluation:
         """As every text -> video retrieval; the original has no such benchmark, so `original` is empty."""
         return replace(super().evaluate(scores), original={})
-
-
-def _queries_with_features(
-    path: Path,
-    data: Path,
-    features: Path | None,
-    feature_size: int,
-    max_seconds: int,
-    on_missing: str,
-    drop_suffix: bool,
-) -> tuple[list[DidemoQuery], FeatureFolder, list[str]]:
-    """The queries of a file whose videos have features, the folder of features, and the videos without."""
-    queries = read_didemo(path)
-    store = FeatureFolder(features or Path(data) / "didemo" / "features", feature_size, max_seconds, drop_suffix)
-    present, missing = store.require((query.video_id for query in queries), on_missing)
-    available = set(present)
-    return [query for query in queries if query.video_id in available], store, missing
 
 
 def _summarize(mean_ranks: np.ndarray, mean_ious: np.ndarray) -> dict[str, np.ndarray]:

@@ -17,11 +17,11 @@ from typing import ClassVar
 import msgspec
 import numpy as np
 
-from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import FilledText, Seconds, checked, malformed, read_json
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.evaluation.benchmarks.crosstask import chance_assignment, step_costs, uniform_assignment
-from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct, require_official_split, warn_if_incomplete
+from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct
 from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.metrics import best_monotonic_assignment, step_counts
 from mmpt_plugin.evaluation.windows import merge_by_video, windows_of_videos
@@ -147,51 +147,21 @@ class Hirest(Benchmark):
 
     `R@0.5`, `R@0.7` and `mIoU` are of the moments of queries that a part of the video answers. The model predicts the run of
     seconds that resembles the query most (`best_moment`). `step_recall` puts each heading, in order, into one second and
-    counts those within their annotated bounds, over all steps.
-
-    Args:
-        data: data folder; the files are looked for in hirest/.
-        annotations: file instead of hirest/all_data_test.json.
-        features: folder of <video>.npy instead of hirest/features; <video> is the file's name without ".mp4".
-        on_missing: "error" or "skip" for videos without features.
-        feature_size: width of a feature row.
-        max_seconds: longest window that the model takes.
-        split: "official".
-        drop_suffix: as for `FeatureFolder`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_hirest` and `FeatureFolder`; for another split; if no moment is annotated.
+    counts those within their annotated bounds, over all steps. A video's features have its file's name without ".mp4".
     """
 
     name: ClassVar[str] = "hirest"
     folder: ClassVar[str] = "hirest"
     paper: ClassVar[dict] = {}
 
-    def __init__(
-        self,
-        data: Path,
-        *,
-        annotations: Path | None = None,
-        features: Path | None = None,
-        on_missing: str = "error",
-        feature_size: int = 512,
-        max_seconds: int = 32,
-        split: str = "official",
-        drop_suffix: bool = False,
-    ) -> None:
-        require_official_split(self.name, split)
-        path = Path(annotations or Path(data) / "hirest" / "all_data_test.json")
+    def _read(self, files: BenchmarkFiles) -> None:
+        path = files.annotations_or("hirest/all_data_test.json")
         asked = [pair for pair in read_hirest(path) if pair.moment is not None]
         if not asked:
             raise malformed(path, OFFICIAL_FILE, "no relevant video with a moment (clip: true)")
-        self.features = FeatureFolder(
-            features or Path(data) / "hirest" / "features", feature_size, max_seconds, drop_suffix
-        )
-        present, self.missing = self.features.require((pair.video_id for pair in asked), on_missing)
-        self.seconds = {video_id: self.features.seconds(video_id) for video_id in present}
-        self.queries = [pair for pair in asked if pair.video_id in self.seconds]
-        self.official_items, self.found = len(asked), len(self.queries)  # type: ignore[misc]
-        warn_if_incomplete(self)
+        self.official_items = len(asked)
+        self.queries = self._with_features(asked, files)
+        self.seconds = {pair.video_id: self.features.seconds(pair.video_id) for pair in self.queries}
 
     def plan(self) -> EncodingPlan:
         """Sliding windows of every distinct video; every distinct query and heading."""

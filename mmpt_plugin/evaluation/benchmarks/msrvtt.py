@@ -14,13 +14,11 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import FilledText, checked, malformed, read_json, read_table
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     TextToVideoRetrieval,
     first_window,
-    require_official_split,
-    warn_if_incomplete,
 )
 
 TEST_FILE = "MSRVTT_JSFUSION_test.csv"
@@ -103,49 +101,17 @@ def read_msrvtt_captions(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 class Msrvtt(TextToVideoRetrieval):
-    """Zero-shot text -> video retrieval on MSR-VTT 1k-A.
-
-    Args:
-        data: data folder; the files are looked for in msrvtt/.
-        annotations: test file instead of msrvtt/MSRVTT_JSFUSION_test.csv.
-        features: folder of <video>.npy instead of msrvtt/features.
-        on_missing: "error" or "skip" for videos without features.
-        feature_size: width of a feature row.
-        max_seconds: longest window that the model takes.
-        split: "official".
-        drop_suffix: as for `FeatureFolder`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_msrvtt` and `FeatureFolder`; for another split.
-    """
+    """Zero-shot text -> video retrieval on MSR-VTT 1k-A."""
 
     name: ClassVar[str] = "msrvtt"
     folder: ClassVar[str] = "msrvtt"
     paper: ClassVar[dict] = {"R@1": 0.104, "R@5": 0.222, "R@10": 0.300}
     paper_fine_tuned: ClassVar[dict] = {"R@1": 0.309, "R@5": 0.554, "R@10": 0.668}
-    official_items: ClassVar[int] = 1000
+    official_items = 1000
 
-    def __init__(
-        self,
-        data: Path,
-        *,
-        annotations: Path | None = None,
-        features: Path | None = None,
-        on_missing: str = "error",
-        feature_size: int = 512,
-        max_seconds: int = 32,
-        split: str = "official",
-        drop_suffix: bool = False,
-    ) -> None:
-        require_official_split(self.name, split)
-        folder = Path(data) / "msrvtt"
-        queries = read_msrvtt(Path(annotations or folder / TEST_FILE))
-        self.features = FeatureFolder(features or folder / "features", feature_size, max_seconds, drop_suffix)
-        present, self.missing = self.features.require((query.video_id for query in queries), on_missing)
-        available = set(present)
-        self.queries = [query for query in queries if query.video_id in available]
-        self.found = len(self.queries)
-        warn_if_incomplete(self)
+    def _read(self, files: BenchmarkFiles) -> None:
+        queries = read_msrvtt(files.annotations_or(f"msrvtt/{TEST_FILE}"))
+        self.queries = self._with_features(queries, files)
         self._set_pairs(
             [query.sentence for query in self.queries],
             [first_window(self.features, query.video_id) for query in self.queries],

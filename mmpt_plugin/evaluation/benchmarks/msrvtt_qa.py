@@ -13,14 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import malformed, read_table
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings, Evaluation, Scores
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     distinct,
     first_window,
-    require_official_split,
-    warn_if_incomplete,
 )
 from mmpt_plugin.evaluation.bootstrap import VideoSums
 
@@ -66,48 +64,17 @@ class MsrvttQa(Benchmark):
     `accuracy` counts a question if an option with the right one's text scores above every other text: ties with a wrong
     text count as wrong, so a constant model gets nothing. `original` counts as the original does: the first of the best
     options must be the answer, even where the right sentence is offered twice.
-
-    Args:
-        data: data folder; the files are looked for in msrvtt/.
-        annotations: test file instead of msrvtt/MSR_MC_test.csv.
-        features: folder of <video>.npy instead of msrvtt/features.
-        on_missing: "error" or "skip" for questions on videos without features.
-        feature_size: width of a feature row.
-        max_seconds: longest window that the model takes.
-        split: "official".
-        drop_suffix: as for `FeatureFolder`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_msrvtt_qa` and `FeatureFolder`; for another split.
     """
 
     name: ClassVar[str] = "msrvtt_qa"
     folder: ClassVar[str] = "msrvtt"
     paper: ClassVar[dict] = {"accuracy": 0.739}
     paper_fine_tuned: ClassVar[dict] = {"accuracy": 0.921}
-    official_items: ClassVar[int] = 2990
+    official_items = 2990
 
-    def __init__(
-        self,
-        data: Path,
-        *,
-        annotations: Path | None = None,
-        features: Path | None = None,
-        on_missing: str = "error",
-        feature_size: int = 512,
-        max_seconds: int = 32,
-        split: str = "official",
-        drop_suffix: bool = False,
-    ) -> None:
-        require_official_split(self.name, split)
-        folder = Path(data) / "msrvtt"
-        questions = read_msrvtt_qa(Path(annotations or folder / TEST_FILE))
-        self.features = FeatureFolder(features or folder / "features", feature_size, max_seconds, drop_suffix)
-        present, self.missing = self.features.require((question.video_id for question in questions), on_missing)
-        available = set(present)
-        self.questions = [question for question in questions if question.video_id in available]
-        self.found = len(self.questions)
-        warn_if_incomplete(self)
+    def _read(self, files: BenchmarkFiles) -> None:
+        questions = read_msrvtt_qa(files.annotations_or(f"msrvtt/{TEST_FILE}"))
+        self.questions = self._with_features(questions, files)
         self._windows, self._video_index = distinct(first_window(self.features, q.video_id) for q in self.questions)
         self._texts, text_index = distinct(option for question in self.questions for option in question.options)
         self._text_index = text_index.reshape(len(self.questions), len(OPTIONS))

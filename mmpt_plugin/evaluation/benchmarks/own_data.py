@@ -16,24 +16,23 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmpt_plugin.captions.tables import parse_time
 from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import expecting, malformed, read_table
 from mmpt_plugin.evaluation.benchmark import Benchmark
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.evaluation.benchmarks.coin import CoinSegment, CoinVideo, FrameLabelling
 from mmpt_plugin.evaluation.benchmarks.official_captions import find_official_captions
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     TextToVideoRetrieval,
     first_window,
-    require_official_split,
-    warn_if_incomplete,
 )
 from mmpt_plugin.files import read_text
 
 NAME = "csv"
-TEST_FILE, TRAINING_FILE = "test.csv", "train.csv"
+USUAL_TABLE, USUAL_TRAINING_TABLE = f"{NAME}/test.csv", f"{NAME}/train.csv"
 OFFICIAL_FILE = (
     "a table with the columns video,start,end,text or video,start,end,label and a row for each clip, or the caption file of "
     "ActivityNet, VATEX, LSMDC or MSVD"
@@ -133,16 +132,13 @@ class OwnRetrieval(TextToVideoRetrieval):
     paper: ClassVar[dict] = {}
     each_stretch_once: ClassVar[bool] = True
 
-    def __init__(self, clips: Sequence[OwnClip], features: FeatureFolder, on_missing: str) -> None:
-        self.features = features
-        present, self.missing = features.require((clip.video_id for clip in clips), on_missing)
-        available = set(present)
-        found = [clip for clip in clips if clip.video_id in available]
-        self.official_items, self.found = len(clips), len(found)  # type: ignore[misc]
-        warn_if_incomplete(self)
+    def _read(self, files: BenchmarkFiles) -> None:
+        _, clips = read_own_data(files.annotations_or(USUAL_TABLE))
+        self.official_items = len(clips)
+        found = self._with_features(clips, files)
         self._set_pairs(
             [clip.words for clip in found],
-            [first_window(features, clip.video_id, *own_window_seconds(clip)) for clip in found],
+            [first_window(self.features, clip.video_id, *own_window_seconds(clip)) for clip in found],
         )
 
 
@@ -153,40 +149,19 @@ class OwnSegmentation(FrameLabelling):
     folder: ClassVar[str] = NAME
     paper: ClassVar[dict] = {}
 
-    def __init__(self, path: Path, clips: Sequence[OwnClip], features: FeatureFolder, on_missing: str) -> None:
-        videos = own_labelled_videos(path, clips, features)
-        self.official_items = len(videos)  # type: ignore[misc]
-        self._set_videos(videos, features, on_missing)
+    def _read(self, files: BenchmarkFiles) -> None:
+        path = files.annotations_or(USUAL_TABLE)
+        videos = own_labelled_videos(path, read_own_data(path)[1], files.open_features(NAME))
+        self.official_items = len(videos)
+        self._set_videos(videos, files)
 
 
-def own_benchmark(
-    data: Path,
-    *,
-    annotations: Path | None = None,
-    features: Path | None = None,
-    on_missing: str = "error",
-    feature_size: int = 512,
-    max_seconds: int = 32,
-    split: str = "official",
-    drop_suffix: bool = False,
-) -> Benchmark:
-    """The benchmark of a table of one's own.
+def own_benchmark(data: str | Path, **options: Any) -> Benchmark:
+    """The benchmark of a table of one's own, csv/test.csv of the data folder: its columns tell which.
 
     Args:
-        data: data folder; csv/test.csv and csv/features/<video>.npy are looked for in it.
-        annotations: the table instead.
-        features: the folder of features instead.
-        on_missing: "error" or "skip" for videos without features.
-        feature_size: width of a feature row.
-        max_seconds: longest window that the model takes.
-        split: "official".
-        drop_suffix: as for `FeatureFolder`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_own_data` and `FeatureFolder`; for another split.
+        data: the data folder.
+        options: as for `Benchmark`.
     """
-    require_official_split(NAME, split)
-    path = Path(annotations or Path(data) / NAME / TEST_FILE)
-    kind, clips = read_own_data(path)
-    store = FeatureFolder(features or Path(data) / NAME / "features", feature_size, max_seconds, drop_suffix)
-    return OwnRetrieval(clips, store, on_missing) if kind == "text" else OwnSegmentation(path, clips, store, on_missing)
+    kind, _ = read_own_data(BenchmarkFiles(Path(data), **options).annotations_or(USUAL_TABLE))
+    return (OwnRetrieval if kind == "text" else OwnSegmentation)(data, **options)

@@ -38,29 +38,6 @@ def first_window(features: FeatureFolder, video_id: str, start: int = 0, end: in
     return Window(video_id, start, min(seconds if end is None else end, seconds, start + features.max_seconds))
 
 
-def require_official_split(name: str, split: str) -> None:
-    """Refuses `task.split` where a benchmark has one test set only.
-
-    Raises:
-        ValueError: unless `split` is "official".
-    """
-    if split != "official":
-        raise ValueError(f"task.split is {split!r}, but {name} has one test set only; allowed: 'official'")
-
-
-def warn_if_incomplete(benchmark: Benchmark) -> None:
-    """Says aloud that numbers on another number of items do not compare with published ones."""
-    if benchmark.found not in (benchmark.official_items, benchmark.paper_items):
-        logger.warning(
-            "%s: %d items found, the official test set has %d%s. Numbers on another set are not comparable with the "
-            "paper's",
-            benchmark.name,
-            benchmark.found,
-            benchmark.official_items,
-            f" and the paper's numbers are on {benchmark.paper_items} of them" if benchmark.paper_items else "",
-        )
-
-
 class TextToVideoRetrieval(Benchmark):
     """Sentence i should find stretch of video i among all of them. Subclasses call `_set_pairs`.
 

@@ -14,13 +14,11 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.evaluation.annotation_files import FilledText, Seconds, checked, expecting, malformed, read_json
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     TextToVideoRetrieval,
     first_window,
-    require_official_split,
-    warn_if_incomplete,
 )
 from mmpt_plugin.files import load_pickle
 
@@ -146,51 +144,18 @@ class YouCook2(TextToVideoRetrieval):
     """Zero-shot text -> clip retrieval over the clips of youcook_val.pkl.
 
     A clip that ends after its features is shorter; one that begins after them is an empty video (counted in the log).
-
-    Args:
-        data: data folder; the files are looked for in youcook2/.
-        annotations: folder that holds both annotation files instead.
-        features: folder of <video>.npy instead of youcook2/features.
-        on_missing: "error" or "skip" for clips of videos without features.
-        feature_size: width of a feature row.
-        max_seconds: longest window that the model takes.
-        split: "official".
-        drop_suffix: as for `FeatureFolder`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_youcook2` and `FeatureFolder`; for another split.
     """
 
     name: ClassVar[str] = "youcook2"
     folder: ClassVar[str] = "youcook2"
     paper: ClassVar[dict] = {"R@1": 0.227, "R@5": 0.504, "R@10": 0.631}
     paper_fine_tuned: ClassVar[dict] = {"R@1": 0.322, "R@5": 0.626, "R@10": 0.750}
-    official_items: ClassVar[int] = 3350
+    official_items = 3350
     paper_items: ClassVar[int | None] = 3305  # those that the authors had features for
 
-    def __init__(
-        self,
-        data: Path,
-        *,
-        annotations: Path | None = None,
-        features: Path | None = None,
-        on_missing: str = "error",
-        feature_size: int = 512,
-        max_seconds: int = 32,
-        split: str = "official",
-        drop_suffix: bool = False,
-    ) -> None:
-        require_official_split(self.name, split)
-        folder = Path(annotations or Path(data) / "youcook2")
-        clips = read_youcook2(folder / CLIP_LIST, folder / ANNOTATIONS)
-        self.features = FeatureFolder(
-            features or Path(data) / "youcook2" / "features", feature_size, max_seconds, drop_suffix
-        )
-        present, self.missing = self.features.require((clip.video_id for clip in clips), on_missing)
-        available = set(present)
-        self.clips = [clip for clip in clips if clip.video_id in available]
-        self.found = len(self.clips)
-        warn_if_incomplete(self)
+    def _read(self, files: BenchmarkFiles) -> None:
+        folder = files.annotations_or("youcook2")
+        self.clips = self._with_features(read_youcook2(folder / CLIP_LIST, folder / ANNOTATIONS), files)
         self._set_pairs(
             [clip.sentence for clip in self.clips],
             [first_window(self.features, clip.video_id, clip.start, clip.end) for clip in self.clips],

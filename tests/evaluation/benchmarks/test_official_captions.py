@@ -8,9 +8,10 @@ import pytest
 
 from mmpt_plugin.data.windows import Window
 from mmpt_plugin.evaluation.benchmark import Encodings
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.evaluation.benchmarks.own_data import OwnClip, own_benchmark, read_own_data
 from mmpt_plugin.files import UnusableFile
-from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
+from mmpt_plugin.finetuning.training_sets import TRAINING_SETS
 from mmpt_plugin.report.parts import Detail
 from mmpt_plugin.report.retrieval import section_parts
 
@@ -167,5 +168,5 @@ def test_scores_of_another_gallery_are_refused(tmp_path: Path, msvd: dict) -> No
 
 
 def test_training_takes_the_training_list(tmp_path: Path, msvd: dict) -> None:
-    training = TRAINING_SETS["csv"](TrainingFiles(tmp_path, **msvd))
+    training = TRAINING_SETS["csv"](BenchmarkFiles(tmp_path, **msvd))
     assert [(clip.window, clip.sentences) for clip in training.clips] == [(Window("c_0_4", 0, 32), ("rain",))]

@@ -7,6 +7,7 @@ import pytest
 
 from mmpt_plugin.data.windows import Window
 from mmpt_plugin.evaluation.benchmark import Encodings
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.evaluation.benchmarks.coin import Coin
 from mmpt_plugin.evaluation.benchmarks.own_data import (
     OwnClip,
@@ -16,7 +17,7 @@ from mmpt_plugin.evaluation.benchmarks.own_data import (
     own_benchmark,
     read_own_data,
 )
-from mmpt_plugin.finetuning.training_sets import TRAINING_SETS, TrainingFiles
+from mmpt_plugin.finetuning.training_sets import TRAINING_SETS
 
 TEXTS = 'video,start,end,text\na,12.5,20,cut\nb,,,stir\na,00:00:30,00:01:10,"add, then stir"\nb,3,4,cut\n'
 LABELS = "video,start,end,label\na,0.5,3,cut\na,5,9,stir\nb,2,4,cut\n"
@@ -113,13 +114,13 @@ def test_missing_features_and_other_splits(data: Path) -> None:
 
 def test_training_on_it(data: Path) -> None:
     write(data, TEXTS + "a,12.5,20,slice\n", "train.csv")
-    training = TRAINING_SETS["csv"](TrainingFiles(data, feature_size=4))
+    training = TRAINING_SETS["csv"](BenchmarkFiles(data, feature_size=4))
     assert [(clip.window, clip.sentences) for clip in training.clips[:2]] == [
         (Window("a", 12, 20), ("cut", "slice")),
         (Window("b", 0, 10), ("stir",)),
     ]
     write(data, LABELS, "train.csv")
-    training = TRAINING_SETS["csv"](TrainingFiles(data, feature_size=4))
+    training = TRAINING_SETS["csv"](BenchmarkFiles(data, feature_size=4))
     assert training.label_ids == tuple(sorted(map(label_id, ("cut", "stir")))) and len(training.videos) == 2
     write(data, LABELS)
     benchmark = own_benchmark(data, feature_size=4)
@@ -134,4 +135,4 @@ def test_features_named_as_videos_meet_their_ids_on_demand(data: Path) -> None:
     for path in list((data / "csv" / "features").glob("*.npy")):
         path.rename(path.with_suffix(".mp4.npy"))
     assert own_benchmark(data, feature_size=4, drop_suffix=True).plan() == expected
-    assert len(TRAINING_SETS["csv"](TrainingFiles(data, feature_size=4, drop_suffix=True)).clips) == 4
+    assert len(TRAINING_SETS["csv"](BenchmarkFiles(data, feature_size=4, drop_suffix=True)).clips) == 4
