@@ -1,4 +1,4 @@
-"""Features of films by EfficientNet-Lite2: mmpt-extract, with one network more.
+"""Features of films by EfficientNet-Lite2: mmpt-extract, with the options that suit them.
 
 python -m demo.pictures.extract --videos runs/pictures/films --out runs/pictures/features
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import demo.pictures.efficientnet  # noqa: F401  (registers the network)
 from mmpt_plugin.features.command import main as extract
 
 FRAMES = ("--network", "efficientnet-lite2", "--fps", "1")  # one frame a second is enough for stills that move

