@@ -100,7 +100,8 @@ class VideoClip:
         Args:
             texts: one text, or a list, array or pandas Series of texts.
             batch_size: texts encoded at once.
-            normalize: scale embeddings to length 1, so that dot products are cosines. The model was trained without.
+            normalize: scale embeddings to length 1, so that dot products are cosines. A model that was trained so
+                (`model.normalize`) gives no others; the paper's was trained without.
             convert_to_numpy: give a numpy array instead of a tensor on the model's device.
             show_progress_bar: show a bar on standard error.
 
@@ -117,7 +118,7 @@ class VideoClip:
         for batch in _with_bar(batches_by_length(lengths, _checked_size(batch_size)), "texts", show_progress_bar):
             text = join_texts([pieces[index] for index in batch], special)
             embeddings[batch] = self.model.embed_texts(text["text_ids"].to(self._device), text["text_lengths"]).float()
-        return _finished(embeddings, normalize, convert_to_numpy)
+        return _finished(embeddings, normalize or self.model.normalize, convert_to_numpy)
 
     @torch.no_grad()
     def encode_video(
@@ -170,7 +171,7 @@ class VideoClip:
             owner = torch.tensor([windows[index][0] for index in batch], device=self._device)
             embeddings.index_add_(0, owner, encoded)
             count.index_add_(0, owner, torch.ones(len(batch), 1, device=self._device))
-        return _finished(embeddings / count, normalize, convert_to_numpy)
+        return _finished(embeddings / count, normalize or self.model.normalize, convert_to_numpy)
 
     def extract_features(
         self, videos: str | Path | Sequence[str | Path], network: str | None = None

@@ -1,5 +1,6 @@
 """InfoNCE over the pairs of a batch: VideoCLIP's symmetric loss (paper, section 3.2), and one direction of it."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,10 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from torch import Tensor
 
 from mmpt_plugin.models.precision import outside_autocast
+from mmpt_plugin.models.similarity import similarity
+from mmpt_plugin.models.videoclip import LEARNED_LOGITS
+
+logger = logging.getLogger(__name__)
 
 
 def info_nce(
@@ -34,7 +39,7 @@ def info_nce(
         ValueError: if the temperature is not positive and finite.
     """
     check_temperature(temperature)
-    logits = queries @ candidates.T / temperature  # (Q, C)
+    logits = similarity(queries, candidates) / temperature  # (Q, C)
     loss = F.cross_entropy(logits, targets)
     return loss + F.cross_entropy(logits.T, targets) if both_ways else loss
 
@@ -99,8 +104,8 @@ def in_batch_accuracy(
     videos, texts, first = candidates or Candidates(video_embeddings, text_embeddings, 0)
     texts_each = len(text_embeddings) // len(video_embeddings)
     own = first + torch.arange(len(video_embeddings), device=video_embeddings.device)
-    from_texts = text_embeddings @ videos.T  # (B * K, C)
-    to_videos = from_texts if videos is video_embeddings else texts @ video_embeddings.T  # (C * K, B)
+    from_texts = similarity(text_embeddings, videos)  # (B * K, C)
+    to_videos = from_texts if videos is video_embeddings else similarity(texts, video_embeddings)  # (C * K, B)
     text_hits = from_texts.argmax(1) == own.repeat_interleave(texts_each)
     video_hits = to_videos.argmax(0) // texts_each == own
     return text_hits.sum() / texts_each, video_hits.sum()
@@ -145,6 +150,28 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
         self.temperature = temperature
         self.gather = gather and torch.distributed.is_available() and torch.distributed.is_initialized()
 
+    def check_model(self, model: torch.nn.Module) -> None:
+        """Refuse a model whose logits are scaled otherwise than this loss takes them; called before training.
+
+        Raises:
+            ValueError: naming the settings that exclude one another.
+        """
+        learns_scale, learns_bias = (getattr(model, name, None) is not None for name in LEARNED_LOGITS)
+        if learns_scale and self.temperature != 1:
+            raise ValueError(
+                f"model.logit_scale learns what criterion.temperature={self.temperature} would fix: leave one of the two out"
+            )
+        if learns_bias:
+            raise ValueError(
+                f"model.logit_bias is read by criterion sigmoid alone, not by {type(self).__name__}, whose loss no summand "
+                "of all logits changes: leave it out"
+            )
+        if getattr(model, "normalize", False) and not learns_scale and self.temperature >= 1:
+            logger.warning(
+                f"model.normalize with criterion.temperature={self.temperature}: cosines lie between -1 and 1, so that the "
+                "loss cannot fall far; set model.logit_scale=true, or a temperature of about 0.07"
+            )
+
     def loss(self, video: Tensor, text: Tensor, candidates: Candidates) -> Tensor:
         """The loss of this process's embeddings; other losses with the same inputs replace this alone."""
         if candidates.video is video:  # both directions share their dot products
@@ -163,6 +190,8 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
         output = model(**sample["net_input"])
         with outside_autocast(output["video_embeddings"]):  # and in float32, whatever the model's precision
             video, text = output["video_embeddings"].float(), output["text_embeddings"].float()
+            if "logit_scale" in output:  # on one side: then it scales all similarities
+                video = video * output["logit_scale"].float()
             candidates = Candidates(video, text, 0)
             if self.gather and self.training:  # validation's batches differ in size, and its loss not by processes
                 first = torch.distributed.get_rank() * len(video)

@@ -13,6 +13,7 @@ from mmpt_plugin.criterions.contrastive import (
     VideoTextContrastiveCriterion,
     check_temperature,
 )
+from mmpt_plugin.models.similarity import similarity
 
 
 def mil_nce(
@@ -51,9 +52,9 @@ def mil_nce(
     all_clips, all_texts, first = candidates or Candidates(video_embeddings, text_embeddings, 0)
     texts_each = texts // clips
     own = first + torch.arange(clips, device=video_embeddings.device)
-    from_clips = video_embeddings @ all_texts.T / temperature  # (clip, all texts)
+    from_clips = similarity(video_embeddings, all_texts) / temperature  # (clip, all texts)
     positives = from_clips.unflatten(1, (-1, texts_each))[torch.arange(clips), own]  # (clip, text of its bag)
-    to_bags = from_clips if all_clips is video_embeddings else all_clips @ text_embeddings.T / temperature
+    to_bags = from_clips if all_clips is video_embeddings else similarity(all_clips, text_embeddings) / temperature
     is_own = F.one_hot(own, len(all_clips)).bool().T[..., None]  # (all clips, bag, 1)
     others = to_bags.unflatten(1, (clips, texts_each)).masked_fill(is_own, -torch.inf)  # positives count once
     everything = torch.cat([from_clips, others.transpose(0, 1).flatten(1)], 1)  # (clip, all texts + all clips * K)

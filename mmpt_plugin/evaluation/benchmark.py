@@ -153,6 +153,9 @@ class Benchmark(ABC):
             ValueError: if the test set has a label that training never saw.
         """
 
+    def use_cosines(self) -> None:  # noqa: B027 (to most benchmarks it is all the same)
+        """Called where the model gives unit vectors, for benchmarks whose rules depend on how they are compared."""
+
     @abstractmethod
     def plan(self) -> EncodingPlan: ...
 

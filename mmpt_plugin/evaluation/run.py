@@ -61,6 +61,8 @@ def prepare(benchmark: Benchmark, subject: Subject) -> EncodingPlan:
         check_feature_settings(benchmark.features.path, subject.features)
     if subject.settings.get("frame_labels"):
         benchmark.use_frame_classifier(subject.settings["frame_labels"])
+    if subject.settings.get("normalize"):
+        benchmark.use_cosines()
     longest = subject.settings.get("max_video_seconds", benchmark.features.max_seconds)
     if benchmark.features.max_seconds != longest:
         raise ValueError(

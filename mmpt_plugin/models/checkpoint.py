@@ -53,6 +53,36 @@ def model_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return dict(settings) if isinstance(settings, dict) and settings.get("_name") == "videoclip" else {}
 
 
+def check_same_similarity(checkpoint: dict[str, Any], settings: Any, source: str, *, may_begin: bool = False) -> None:
+    """Refuse to go on from one of our checkpoints with another way of comparing embeddings than it was trained with.
+
+    Args:
+        checkpoint: its content.
+        settings: have `normalize`, `logit_scale` and `logit_bias`.
+        source: names the checkpoint.
+        may_begin: whether a checkpoint that was trained with none of these, as the paper's, may go on with any.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    recorded = model_settings(checkpoint)
+    trained = [
+        bool(recorded.get("normalize")),
+        bool(recorded.get("logit_scale")),
+        recorded.get("logit_bias") is not None,
+    ]
+    given = [settings.normalize, settings.logit_scale, settings.logit_bias is not None]
+    if may_begin and not any(trained):
+        return
+    for name, was, now in zip(("normalize", "logit_scale", "logit_bias"), trained, given):
+        if was != now:
+            raise ValueError(
+                f"{source} was trained {'with' if was else 'without'} model.{name}, and this run has it "
+                f"{'set' if now else 'not set'}: embeddings that were trained for one similarity say little by another; give "
+                f"model.{name} as in the checkpoint's training"
+            )
+
+
 def feature_settings(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     """How the features were made that one of our checkpoints was trained on; None where its shards did not say."""
     settings = _part(checkpoint, "task_state").get("features")

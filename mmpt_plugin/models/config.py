@@ -1,5 +1,6 @@
 """The model's settings, with the paper's values as defaults."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, List, Optional, get_args  # noqa: UP035 (no other list on fairseq's command line)
@@ -29,6 +30,20 @@ class VideoClipConfig:
     )
     pooling: str = field(
         default="mean", metadata={"help": "embedding: mean over tokens and [SEP], or (cls) the state of [CLS]"}
+    )
+    normalize: bool = field(
+        default=False,
+        metadata={"help": "embeddings of length 1, compared by their cosine; false: dot products, as the paper's"},
+    )
+    logit_scale: bool = field(
+        default=False,
+        metadata={"help": "a learned factor of the similarities in the losses, from 1 / 0.07 to at most 100 (CLIP)"},
+    )
+    logit_bias: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "a learned summand of the scaled similarities starts here, for criterion sigmoid; null: none"
+        },
     )
     feature_size: int = field(
         default=512, metadata={"help": "width of the video features (S3D: 512)", "at_least": 1, "at_most": 2**16}
@@ -90,5 +105,7 @@ def check_settings(cfg: VideoClipConfig) -> None:
     check_bounds(cfg, VideoClipConfig, "model")
     if cfg.pooling not in POOLING:
         raise ValueError(f"model.pooling is {cfg.pooling!r}: it must be one of {', '.join(POOLING)}")
+    if cfg.logit_bias is not None and not math.isfinite(cfg.logit_bias):
+        raise ValueError(f"model.logit_bias is {cfg.logit_bias}: it must be finite (SigLIP starts at -10)")
     if len(set(cfg.frame_labels)) < len(cfg.frame_labels):
         raise ValueError(f"model.frame_labels is {list(cfg.frame_labels)}: a label stands there twice")

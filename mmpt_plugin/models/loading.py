@@ -12,7 +12,7 @@ from mmpt_plugin.models.checkpoint import model_settings, read_checkpoint
 from mmpt_plugin.models.config import DEFAULT_BERT, VideoClipConfig
 from mmpt_plugin.models.mmpt_checkpoint import with_our_names
 from mmpt_plugin.models.text_backbone import TextBackbone, check_finite, check_vocabulary
-from mmpt_plugin.models.videoclip import FRAME_CLASSIFIER, VideoClipModel
+from mmpt_plugin.models.videoclip import FRAME_CLASSIFIER, LEARNED_LOGITS, VideoClipModel
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # what weights are stored in
 
@@ -122,4 +122,5 @@ def check_state_dict(
         listing = "; ".join(f"{len(keys)} {problem}: {', '.join(keys)}" for problem, keys in problems.items() if keys)
         raise ValueError(
             f"{source} does not fit the model: {listing}. Check model.bert, model.video_layers and model.shared_encoder"
+            + (", model.logit_scale and model.logit_bias" if set(LEARNED_LOGITS) & (own.keys() ^ given.keys()) else "")
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import numpy as np
@@ -16,13 +17,16 @@ from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.packing import Lengths, length_mask, on_device
 from mmpt_plugin.models.pooling import POOLING
 from mmpt_plugin.models.precision import outside_autocast
+from mmpt_plugin.models.similarity import similarity
 from mmpt_plugin.models.text_backbone import TextBackbone
 
 FRAME_CLASSIFIER = "frame_classifier."  # prefix of its parameters
+LEARNED_LOGITS = ("logit_scale", "logit_bias")  # names of parameters
+FIRST_LOGIT_SCALE, LARGEST_LOGIT_SCALE = 1 / 0.07, 100.0  # CLIP's (https://arxiv.org/abs/2103.00020, section 2.5)
 
 
 class VideoClipModel(nn.Module):
-    """Two towers whose embeddings are compared by their dot product.
+    """Two towers whose embeddings are compared by their dot product (models/similarity.py), of length 1 where `normalize`.
 
     `encode_video` and `encode_text` take padded batches with masks. All other methods take values end to end with lengths
     (data/pairs.py), which needs no padding and no waiting for a GPU.
@@ -37,9 +41,16 @@ class VideoClipModel(nn.Module):
         chunk_pairs: int = 0,
         frame_classes: int = 0,
         pooling: str = "mean",
+        normalize: bool = False,
+        logit_scale: bool = False,
+        logit_bias: float | None = None,
     ) -> None:
         super().__init__()
         self.chunk_pairs = chunk_pairs
+        self.normalize = normalize
+        # The logarithm is learned, as in CLIP; both are saved with the weights.
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(FIRST_LOGIT_SCALE))) if logit_scale else None
+        self.logit_bias = nn.Parameter(torch.tensor(logit_bias)) if logit_bias is not None else None
         self.video_encoder = video_encoder
         self.text_encoder = text_encoder
         self.cls_id, self.sep_id = cls_id, sep_id
@@ -99,6 +110,9 @@ class VideoClipModel(nn.Module):
             *special_ids,
             chunk_pairs=cfg.chunk_pairs,
             pooling=cfg.pooling,
+            normalize=cfg.normalize,
+            logit_scale=cfg.logit_scale,
+            logit_bias=cfg.logit_bias,
             frame_classes=len(cfg.frame_labels) + 1 if cfg.frame_labels else 0,  # background is a class of its own
         )
 
@@ -149,11 +163,19 @@ class VideoClipModel(nn.Module):
 
     def embed_videos(self, video_features: Tensor, video_lengths: Lengths, attend_to_cls: bool = True) -> Tensor:
         """(S, feature_size) seconds of B clips -> (B, D)."""
-        return self.pool(self.video_encoder(video_features, video_lengths, attend_to_cls), video_lengths + 2)
+        return self.pooled(self.video_encoder(video_features, video_lengths, attend_to_cls), video_lengths + 2)
 
     def embed_texts(self, text_ids: Tensor, text_lengths: Lengths) -> Tensor:
         """(N,) tokens of B texts -> (B, D)."""
-        return self.pool(self.text_encoder(text_ids, text_lengths), text_lengths)
+        return self.pooled(self.text_encoder(text_ids, text_lengths), text_lengths)
+
+    def pooled(self, hidden_states: Tensor, lengths: Lengths) -> Tensor:
+        """(B, L, D) hidden states of either tower, and the tokens of each sequence -> (B, D) embeddings."""
+        return self.comparable(self.pool(hidden_states, lengths))
+
+    def comparable(self, vectors: Tensor) -> Tensor:
+        """(..., D) as they are compared: of length 1 where the model normalises, in float32; else as they are."""
+        return nn.functional.normalize(vectors.float(), dim=-1) if self.normalize else vectors
 
     def encode_seconds(
         self,
@@ -162,7 +184,19 @@ class VideoClipModel(nn.Module):
         attend_to_cls: bool = True,
         attended_lengths: Lengths | None = None,
     ) -> Tensor:
-        """(S, feature_size) seconds of B clips -> (S, D), the state of each; the arguments are `VideoEncoder.forward`'s."""
+        """(S, feature_size) seconds of B clips -> (S, D), the state of each as it is compared with texts.
+
+        The arguments are `VideoEncoder.forward`'s.
+        """
+        return self.comparable(self._second_states(video_features, video_lengths, attend_to_cls, attended_lengths))
+
+    def _second_states(
+        self,
+        video_features: Tensor,
+        video_lengths: Lengths,
+        attend_to_cls: bool,
+        attended_lengths: Lengths | None = None,
+    ) -> Tensor:
         states = self.video_encoder(video_features, video_lengths, attend_to_cls, attended_lengths)
         is_second = np.pad(length_mask(video_lengths), ((0, 0), (1, 1)))  # after [CLS], before [SEP] or padding
         return states.flatten(0, 1).index_select(0, on_device(np.flatnonzero(is_second), states.device))
@@ -177,6 +211,9 @@ class VideoClipModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Embed a batch of pairs (data/pairs.py): video_embeddings and text_embeddings, both (B, D).
 
+        Beside them `logit_scale` and `logit_bias`, where the model learns these: a loss's logits are similarities times
+        the one plus the other.
+
         With `frames` instead: frame_logits, as from `classify_frames`.
 
         With `chunk_pairs`, training keeps no activations of the towers: each chunk is run again, with the same dropout, when
@@ -189,7 +226,19 @@ class VideoClipModel(nn.Module):
         return {
             "video_embeddings": self._in_chunks(self.embed_videos, video_features, video_lengths),
             "text_embeddings": self._in_chunks(self.embed_texts, text_ids, text_lengths),
+            **self.learned_logits(),
         }
+
+    def learned_logits(self) -> dict[str, Tensor]:
+        """`logit_scale`, the factor itself, and `logit_bias`: of these what the model learns, as scalars."""
+        learned = {}
+        if self.logit_scale is not None:
+            with torch.no_grad():  # here and not in the product, whose gradient would be 0 beyond the ceiling for good
+                self.logit_scale.clamp_(max=math.log(LARGEST_LOGIT_SCALE))
+            learned["logit_scale"] = self.logit_scale.exp()
+        if self.logit_bias is not None:
+            learned["logit_bias"] = self.logit_bias
+        return learned
 
     def classify_frames(
         self,
@@ -200,8 +249,8 @@ class VideoClipModel(nn.Module):
     ) -> Tensor:
         """Logits of every second, among the frame classifier's classes or, if there are texts, among these.
 
-        As the original does for COIN and CrossTask, [CLS] is not attended to, and a text's logit is the product of the
-        second's state with the text's embedding.
+        As the original does for COIN and CrossTask, [CLS] is not attended to, and a text's logit is the similarity of the
+        second's state and the text's embedding, scaled and shifted where the model learns to.
 
         Args:
             video_features, video_lengths: windows of any videos (data/pairs.py).
@@ -210,13 +259,13 @@ class VideoClipModel(nn.Module):
         Returns:
             (S, classes) with 0 for background, or (S, K); a row for each of the S seconds.
         """
-        seconds = self.encode_seconds(video_features, video_lengths, attend_to_cls=False)
+        seconds = self._second_states(video_features, video_lengths, attend_to_cls=False)
         texts = None
         if text_ids is not None and text_lengths is not None:
             texts = self.embed_texts(text_ids, text_lengths)
         with outside_autocast(seconds):
             if texts is not None:
-                return seconds.float() @ texts.float().T
+                return scaled(similarity(self.comparable(seconds).float(), texts.float()), self.learned_logits())
             assert self.frame_classifier is not None  # the task gave the model its labels
             weight, bias = self.frame_classifier.weight.float(), self.frame_classifier.bias.float()
             return nn.functional.linear(seconds.float(), weight, bias)
@@ -228,6 +277,13 @@ class VideoClipModel(nn.Module):
         chunks = np.split(lengths, range(self.chunk_pairs, len(lengths), self.chunk_pairs))
         parts = values.split([int(chunk.sum()) for chunk in chunks])
         return torch.cat([checkpoint(embed, part, chunk, use_reentrant=False) for part, chunk in zip(parts, chunks)])
+
+
+def scaled(similarities: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+    """Similarities times `logit_scale` plus `logit_bias`, as far as a model's output has these; float32."""
+    if "logit_scale" in learned:
+        similarities = similarities * learned["logit_scale"].float()
+    return similarities + learned["logit_bias"].float() if "logit_bias" in learned else similarities
 
 
 def without_padding(modality: str, values: Tensor, mask: Tensor) -> tuple[Tensor, Lengths]:

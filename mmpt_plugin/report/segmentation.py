@@ -28,6 +28,8 @@ def predictions(scores: Scores) -> dict[str, np.ndarray]:
     if "label_ids" in scores:
         class_of = {int(label): place for place, label in enumerate(scores["class_label_ids"], start=1)}
         return {"prediction": classifier_predictions(logits, scores["label_ids"], class_of)}
+    if "cosines" in scores:  # there is no other rule
+        return {"prediction": calibrated_predictions(logits)}
     return {
         "prediction": threshold_predictions(logits, float(scores["background_threshold"])),
         "calibrated": calibrated_predictions(logits),

@@ -14,6 +14,7 @@ from torch import nn
 
 from mmpt_plugin.data.groups import RandomGroups
 from mmpt_plugin.data.pretraining_dataset import PretrainingDataset
+from mmpt_plugin.models.similarity import unit_rows
 from mmpt_plugin.retrieval.clusters import cluster_statistics, draw_seeds, form_clusters
 from mmpt_plugin.retrieval.index import VideoIndex, all_cores
 from mmpt_plugin.retrieval.refresh import EmbeddingMemory, broadcast_from_first, embed_videos
@@ -85,6 +86,8 @@ class ClusterGroups:
         """Embed on all processes, cluster on the first, tell the others."""
         started = time.perf_counter()
         vectors = self._vectors(epoch)
+        if vectors is not None and getattr(self.model, "normalize", False):
+            vectors = unit_rows(vectors)  # the nearest by L2 distance are then those of the largest similarity
         clusters = np.full((self.num_groups, self.videos_per_batch), FAILED)
         failure: Exception | None = None
         if vectors is not None:

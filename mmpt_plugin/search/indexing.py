@@ -125,9 +125,9 @@ def encode(clip: VideoClip, features: NDArray[np.float16], window: int, stride: 
         for batch in batches_by_length(lengths, batch_size):
             rows = np.concatenate([features[slice(*spans[place])] for place in batch]).astype(np.float32)
             hidden = clip.model.video_encoder(torch.from_numpy(rows).to(device), lengths[batch])  # (B, T + 2, D)
-            pooled = clip.model.pool(hidden, lengths[batch] + 2)
+            pooled = clip.model.pooled(hidden, lengths[batch] + 2)
             vectors[batch] = pooled.float().cpu().numpy()
-            for place, own in zip(batch, hidden.float().cpu().numpy()):
+            for place, own in zip(batch, clip.model.comparable(hidden).float().cpu().numpy()):
                 states[place] = own[1 : lengths[place] + 1]
     kept, kept_spans = leave_out_still(features, spans)
     return Rows(

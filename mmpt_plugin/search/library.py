@@ -26,6 +26,7 @@ from mmpt_plugin.files import lock
 from mmpt_plugin.files.names import VIDEO_SUFFIXES
 from mmpt_plugin.inference import VideoClip
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
+from mmpt_plugin.models.similarity import similarity
 from mmpt_plugin.search import indexing
 from mmpt_plugin.search.indexing import Extracted, Extraction, file_sha256
 from mmpt_plugin.search.moments import Fused, Hits, Moment, Span, find_bounds, fuse, merge_overlapping, threshold
@@ -470,10 +471,10 @@ class VideoLibrary:
         return Hits(found)  # whether the best stands out is no question here: the moment itself is the best
 
     def scores_by_second(self, text: str, video_id: str) -> Floats:
-        """The product of each second's state with the query, (seconds,)."""
+        """The similarity of each second's state and the query, (seconds,)."""
         video = self.video(video_id)
         _, states = self.store.states(video.number, 0, video.seconds, self.width)
-        return states.astype(np.float32) @ self.embed(text)
+        return similarity(states.astype(np.float32), self.embed(text))
 
     def highlights(self, k: int = 10, within: str | Sequence[str] | None = None) -> Hits:
         """Windows unlike the rest: those whose nearest neighbours in the library are the furthest.
@@ -539,7 +540,7 @@ class VideoLibrary:
                 break
             wanted *= 4
         fused = fuse(moments, lines, said)[:k]
-        limit = threshold(sample @ vector, len(self._index))
+        limit = threshold(similarity(sample, vector), len(self._index))
         best = float(scores[0]) if len(scores) else float("nan")
         return Hits(self._describe(fused), best, limit, words=bool(lines) and said > 0)
 
@@ -551,7 +552,7 @@ class VideoLibrary:
             if len(states) < end - first:  # removed a moment ago
                 continue
             left = max(0, start - MARGIN - first)
-            scores = states[left : end + MARGIN - first].astype(np.float32) @ vector
+            scores = similarity(states[left : end + MARGIN - first].astype(np.float32), vector)
             origin = first + left
             begins, ends, best = find_bounds(scores, start - origin, end - origin)
             found.append(Span(number, origin + begins, origin + ends, best))

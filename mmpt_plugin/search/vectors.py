@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmpt_plugin.models.similarity import similarity
+
 THREADS = 2
 CANDIDATES = 256
 SAMPLE = 4096  # rows that stand for all where a distribution is wanted
@@ -173,7 +175,8 @@ class VectorIndex:
     def _best(self, query: Floats, places: Ints, k: int) -> tuple[Floats, Ints]:
         scores = np.empty(len(places), np.float32)
         for first in range(0, len(places), BLOCK):
-            scores[first : first + BLOCK] = self.rows[places[first : first + BLOCK]].astype(np.float32) @ query
+            rows = self.rows[places[first : first + BLOCK]].astype(np.float32)
+            scores[first : first + BLOCK] = similarity(rows, query)
         order = np.argsort(-scores, kind="stable")[:k]
         return scores[order], self.windows[places[order]]
 

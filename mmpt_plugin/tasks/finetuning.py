@@ -154,6 +154,7 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
         check_state_dict(model, content["model"], f"{SETTING}: {self.checkpoint}", new_classifier=True)
         with open_dict(cfg):
             cfg.update(vars(self.model_config))
+        self.model = model
         return model
 
     def build_criterion(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> FairseqCriterion:
@@ -177,7 +178,10 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
                 "criterion.gather is true; fine-tuning's batches differ in size by a clip from process to process, so "
                 "that they cannot be joined: set criterion.gather=false"
             )
-        return super().build_criterion(cfg, from_checkpoint)
+        criterion = super().build_criterion(cfg, from_checkpoint)
+        if not labels:
+            criterion.check_model(self.model)
+        return criterion
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Make the dataset of `train`, the only one."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from fairseq import metrics
+from fairseq.criterions import FairseqCriterion
 from fairseq.data.iterators import EpochBatchIterating
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel
@@ -27,7 +28,7 @@ from mmpt_plugin.data.groups import GroupSource, RandomGroups, consecutive_group
 from mmpt_plugin.data.pairs import Batch, SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, ClipSettings, PretrainingDataset
 from mmpt_plugin.features.manifest import check_same_settings
-from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
+from mmpt_plugin.models.checkpoint import check_same_similarity, feature_settings, read_checkpoint
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.text_backbone import check_vocabulary, load_tokenizer
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
@@ -155,10 +156,21 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         if from_checkpoint and cfg._name == "videoclip":  # its weights come from the checkpoint, not from the BERT
             return FairseqVideoClipModel.from_config(cfg, self.kept_backbone(cfg.bert))
         if (start := self.start_checkpoint) is not None:
-            check_vocabulary(self.cfg.bert, read_checkpoint(start), start.parent / "bert", str(start))
+            content = read_checkpoint(start)
+            check_vocabulary(self.cfg.bert, content, start.parent / "bert", str(start))
+            if cfg._name == "videoclip":
+                may_begin = str(start) == self.cfg.finetune_from_model
+                check_same_similarity(content, cfg, str(start), may_begin=may_begin)
         self.keep_backbone(self.cfg.bert, self.cfg.save_dir)
         self.model = super().build_model(cfg, from_checkpoint)
         return self.model
+
+    def build_criterion(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> FairseqCriterion:
+        """The loss, which must fit how the model scales its logits."""
+        criterion = super().build_criterion(cfg, from_checkpoint)
+        if hasattr(criterion, "check_model") and hasattr(self, "model"):
+            criterion.check_model(self.model)
+        return criterion
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Make the dataset of `train` or `valid`; validation has fixed groups and clips."""

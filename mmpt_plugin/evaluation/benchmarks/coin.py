@@ -24,6 +24,7 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct
 from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.metrics import edit_scores, segment_matches
 from mmpt_plugin.evaluation.windows import merge_by_video, warn_of_cut_segments, windows_of_videos
+from mmpt_plugin.models.similarity import similarity
 
 logger = logging.getLogger(__name__)
 
@@ -248,6 +249,10 @@ class FrameLabelling(Benchmark):
     segmental `edit` and `F1@10/25/50`. `calibrated` holds the same with `calibrated_predictions`. Label ids become classes
     in the order of ids, and a video of 0 seconds, without a frame to label, counts nowhere.
 
+    Of a model that gives unit vectors, the calibrated rule's metrics are the headline too. The original's threshold compares
+    texts with texts, whose cosines lie far above those of a text with a video (Liang et al. 2022, "Mind the Gap",
+    arXiv:2203.02053), so that nothing would ever pass it; `original` keeps that rule's frame accuracy.
+
     After fine-tuning the frame classifier labels the frames, background included: its best class, with logits averaged
     over windows; label texts and threshold have no part in it, and there is no `calibrated`.
     """
@@ -259,10 +264,15 @@ class FrameLabelling(Benchmark):
         self.labels = list(texts.values())
         self.class_of = {label_id: position for position, label_id in enumerate(texts, start=1)}
         self.classifier_ids: tuple[int, ...] = ()
+        self.cosines = False
         self.seconds = {video.video_id: self.features.seconds(video.video_id) for video in self.videos}
         warn_of_cut_segments(
             self.name, ((s.start, s.end, self.seconds[video.video_id]) for video in self.videos for s in video.segments)
         )
+
+    def use_cosines(self) -> None:
+        """Decide what is background by the calibrated rule."""
+        self.cosines = True
 
     def use_frame_classifier(self, label_ids: Sequence[int]) -> None:
         """Label frames by the classifier instead of the labels' texts."""
@@ -286,15 +296,15 @@ class FrameLabelling(Benchmark):
         )
 
     def score(self, encodings: Encodings) -> dict[str, np.ndarray]:
-        """Products of frame states, averaged over windows, with label embeddings.
+        """Similarities of frame states, averaged over windows, with label embeddings.
 
         Args:
             encodings: text (distinct labels, D), video a list of (seconds of the window, D), in the plan's order.
 
         Returns:
             `video_ids` (V,) and `video_lengths` (V,) in seconds; `logits` (sum of lengths, L) float32, video after
-            video; `label_similarity` (L, L); `background_threshold` (). Or, where frames are classified, `logits`
-            (sum of lengths, 1 + C) of background and C trained labels, and `label_ids` (C,).
+            video; `label_similarity` (L, L); `background_threshold` (); `cosines` (), true, where they are such. Or, where
+            frames are classified, `logits` (sum of lengths, 1 + C) of background and C trained labels, and `label_ids` (C,).
         """
         if self.classifier_ids:
             merged = merge_by_video(windows_of_videos(self.seconds, self.features.max_seconds), list(encodings.video))
@@ -307,13 +317,16 @@ class FrameLabelling(Benchmark):
             }
         labels = encodings.text[distinct(self.labels)[1]]  # (L, D)
         merged = merge_by_video(windows_of_videos(self.seconds, self.features.max_seconds), list(encodings.video))
-        similarity = labels @ labels.T
+        label_similarity = similarity(labels, labels)
         return {
             "video_ids": np.array(list(self.seconds)),
             "video_lengths": np.array(list(self.seconds.values())),
-            "logits": np.concatenate([np.zeros((0, len(labels)), np.float32), *(s @ labels.T for _, s in merged)]),
-            "label_similarity": similarity,
-            "background_threshold": np.array(background_threshold(similarity)),
+            "logits": np.concatenate(
+                [np.zeros((0, len(labels)), np.float32), *(similarity(s, labels) for _, s in merged)]
+            ),
+            "label_similarity": label_similarity,
+            "background_threshold": np.array(background_threshold(label_similarity)),
+            **({"cosines": np.array(True)} if self.cosines else {}),
         }
 
     def describe(self) -> dict[str, np.ndarray]:
@@ -355,14 +368,13 @@ class FrameLabelling(Benchmark):
             return {name: float(value) for name, value in summarize_counts(counts.sum(axis=0)).items()}
 
         if "label_ids" in scores:
-            rules = {"": count(classifier_predictions(logits, scores["label_ids"], self.class_of))}
+            originals = count(classifier_predictions(logits, scores["label_ids"], self.class_of))
+            rules = {"": originals}
         else:
-            threshold = float(scores["background_threshold"])
-            rules = {
-                "": count(threshold_predictions(logits, threshold)),
-                "calibrated/": count(calibrated_predictions(logits)),
-            }
-        frames, wrong = len(logits), len(logits) - rules[""][:, 0].sum()
+            threshold, calibrated = float(scores["background_threshold"]), count(calibrated_predictions(logits))
+            originals = count(threshold_predictions(logits, threshold))
+            rules = {"": calibrated if "cosines" in scores else originals, "calibrated/": calibrated}
+        frames, wrong = len(logits), len(logits) - originals[:, 0].sum()
         rng = np.random.default_rng(0)
         classes = len(self.labels) + 1
         chance = metrics_of(count(rng.integers(classes, size=frames)))

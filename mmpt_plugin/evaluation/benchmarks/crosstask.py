@@ -26,6 +26,7 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct
 from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.metrics import best_monotonic_assignment, original_monotonic_assignment, step_counts
 from mmpt_plugin.evaluation.windows import merge_by_video, warn_of_cut_segments, windows_of_videos
+from mmpt_plugin.models.similarity import similarity
 
 logger = logging.getLogger(__name__)
 
@@ -360,7 +361,7 @@ class CrossTask(Benchmark):
         )
 
     def score(self, encodings: Encodings) -> dict[str, np.ndarray]:
-        """Products of frame states, averaged over windows, with the embeddings of the task's steps.
+        """Similarities of frame states, averaged over windows, with the embeddings of the task's steps.
 
         Args:
             encodings: text (distinct steps, D), video a list of (seconds of the window, D), in the plan's order.
@@ -373,7 +374,7 @@ class CrossTask(Benchmark):
         embedding = dict(zip(plan.texts, encodings.text))
         states = dict(merge_by_video(plan.windows, list(encodings.video)))
         logits = [
-            (states[video] @ np.stack([embedding[step] for step in task.steps]).T).ravel()
+            similarity(states[video], np.stack([embedding[step] for step in task.steps])).ravel()
             for task, video in self.videos
             if self.seconds[video]
         ]

@@ -31,6 +31,7 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import (
 )
 from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.metrics import Segment, moment_scores, segment_iou
+from mmpt_plugin.models.similarity import similarity
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ class DidemoMoment(Benchmark):
         return EncodingPlan(texts=self._texts, windows=self._windows, per_frame=True, pad_to=self.features.max_seconds)
 
     def score(self, encodings: Encodings) -> dict[str, np.ndarray]:
-        """Products of sentences and segments.
+        """Similarities of sentences and segments.
 
         Args:
             encodings: text (distinct sentences, D), video (distinct videos, 32, D) or a list, in the plan's order.
@@ -228,7 +229,8 @@ class DidemoMoment(Benchmark):
                 1 / (last - first + 1) / CHUNK_SECONDS
             )
         products = [
-            encodings.video[video] @ encodings.text[text] for video, text in zip(self._video_index, self._text_index)
+            similarity(encodings.video[video], encodings.text[text])
+            for video, text in zip(self._video_index, self._text_index)
         ]  # (queries, 32): a product with each second, then the means
         seconds = np.array([self._windows[video].end for video in self._video_index])
         return {"scores": np.stack(products) @ averaging, "seconds": seconds}

@@ -25,6 +25,7 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import distinct
 from mmpt_plugin.evaluation.bootstrap import VideoSums
 from mmpt_plugin.evaluation.metrics import best_monotonic_assignment, step_counts
 from mmpt_plugin.evaluation.windows import merge_by_video, windows_of_videos
+from mmpt_plugin.models.similarity import similarity
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ class Hirest(Benchmark):
         )
 
     def score(self, encodings: Encodings) -> dict[str, np.ndarray]:
-        """Products of frame states, averaged over windows, with the query and the headings of each pair.
+        """Similarities of frame states, averaged over windows, with the query and the headings of each pair.
 
         Returns:
             `video_lengths` and `video_steps` (pairs,); `logits` (sum of T x (1 + K),) float32: pair after pair, each
@@ -187,7 +188,7 @@ class Hirest(Benchmark):
         for pair in self.queries:
             if self.seconds[pair.video_id]:
                 texts = np.stack([embedding[words] for words in (pair.query, *(step.heading for step in pair.steps))])
-                logits.append((states[pair.video_id] @ texts.T).ravel())
+                logits.append(similarity(states[pair.video_id], texts).ravel())
         return {
             "video_lengths": np.array([self.seconds[pair.video_id] for pair in self.queries]),
             "video_steps": np.array([len(pair.steps) for pair in self.queries]),

@@ -21,6 +21,7 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import (
     first_window,
 )
 from mmpt_plugin.evaluation.bootstrap import VideoSums
+from mmpt_plugin.models.similarity import similarity_to_own
 
 TEST_FILE = "MSR_MC_test.csv"
 OPTIONS = ("a1", "a2", "a3", "a4", "a5")
@@ -92,7 +93,7 @@ class MsrvttQa(Benchmark):
         """
         videos = np.asarray(encodings.video)[self._video_index]  # (N, D)
         # row by row, not one big product: a text offered twice gets bit-equal scores, wherever it stands
-        return {"scores": np.einsum("nd,nkd->nk", videos, encodings.text[self._text_index])}
+        return {"scores": similarity_to_own(videos, encodings.text[self._text_index])}
 
     def describe(self) -> dict[str, np.ndarray]:
         """`texts` (distinct,), `options` (questions * 5,) places in `texts`, `answers` and `video_ids` (questions,)."""

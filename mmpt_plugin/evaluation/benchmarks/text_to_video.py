@@ -18,6 +18,7 @@ from mmpt_plugin.evaluation.metrics import (
     ranks,
     summarize_ranks,
 )
+from mmpt_plugin.models.similarity import similarity
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class TextToVideoRetrieval(Benchmark):
         return distinct(self.windows)[1] if self.each_stretch_once else np.arange(len(self.windows))
 
     def score(self, encodings: Encodings) -> dict[str, np.ndarray]:
-        """Dot products of the pooled embeddings: `similarities` (queries, gallery) float32.
+        """What the pooled embeddings' similarities are: `similarities` (queries, gallery) float32.
 
         The right ones are on the diagonal, or, where `each_stretch_once`, in the columns `targets` of `describe`.
 
@@ -89,7 +90,7 @@ class TextToVideoRetrieval(Benchmark):
             encodings: text (distinct sentences, D), video (distinct stretches, D), in the plan's order.
         """
         text_index, video_index = distinct(self.sentences)[1], distinct(self.windows)[1]
-        similarities = encodings.text @ np.asarray(encodings.video).T
+        similarities = similarity(encodings.text, np.asarray(encodings.video))
         of_queries = similarities[text_index]
         return {"similarities": of_queries if self.each_stretch_once else of_queries[:, video_index]}
 
