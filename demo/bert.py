@@ -12,21 +12,23 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertM
 
 from demo import words
 
+WIDTH = 128
 WEIGHT_STD = 0.05
 POSITION_STD = 0.02
 
 
-def write_bert(folder: Path, seed: int, dropout: float = 0.0) -> None:
+def write_bert(folder: Path, seed: int, dropout: float = 0.0, width: int = WIDTH) -> None:
     """Write a BERT folder: config.json, model.safetensors, vocab.txt and the tokenizer's files.
 
     3 layers of width 128 with 4 heads. Weights are drawn from N(0, 0.05) and positions from N(0, 0.02): VideoCLIP
     compares raw dot products, and from BERT's usual 0.02 throughout they start too close to each other to learn in the
-    few hundred updates of the demo.
+    few hundred updates of the demo. Of another width, weights are drawn so that their products are as large.
 
     Args:
         folder: made if it does not exist.
         seed: of the weights.
         dropout: of the hidden states and of the attention.
+        width: of the hidden states, a multiple of 4.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = words.vocabulary()
@@ -35,14 +37,14 @@ def write_bert(folder: Path, seed: int, dropout: float = 0.0) -> None:
     BertTokenizer(vocab=str(vocabulary_file), do_lower_case=True, model_max_length=64).save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(vocabulary),
-        hidden_size=128,
+        hidden_size=width,
         num_hidden_layers=3,
         num_attention_heads=4,
-        intermediate_size=512,
+        intermediate_size=4 * width,
         max_position_embeddings=64,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-        initializer_range=WEIGHT_STD,
+        initializer_range=WEIGHT_STD * (WIDTH / width) ** 0.5,
     )
     with torch.random.fork_rng(devices=[]):  # so that a training run does not depend on who wrote the folder
         torch.manual_seed(seed)

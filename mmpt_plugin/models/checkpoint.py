@@ -47,6 +47,12 @@ def read_checkpoint(path: Path, setting: str = "checkpoint.restore_file") -> dic
     return checkpoint
 
 
+def weights_to_evaluate(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The running average of the weights where training kept one (`ema.store_ema`), else the last ones."""
+    average = _part(checkpoint, "extra_state").get("ema")
+    return average if isinstance(average, dict) else checkpoint["model"]
+
+
 def model_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The `model` settings that one of our checkpoints was trained with; empty for MMPT's."""
     settings = _part(checkpoint, "cfg").get("model")

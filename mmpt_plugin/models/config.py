@@ -25,6 +25,9 @@ class VideoClipConfig:
     video_layers: Optional[int] = field(
         default=6, metadata={"help": "first layers of the BERT that make the video tower; null: all"}
     )
+    freeze_text: bool = field(
+        default=False, metadata={"help": "keep the text tower's weights as they come, and train without its dropout"}
+    )
     shared_encoder: bool = field(
         default=False, metadata={"help": "one transformer for both, video of token type 0 and text of 1"}
     )
@@ -107,5 +110,10 @@ def check_settings(cfg: VideoClipConfig) -> None:
         raise ValueError(f"model.pooling is {cfg.pooling!r}: it must be one of {', '.join(POOLING)}")
     if cfg.logit_bias is not None and not math.isfinite(cfg.logit_bias):
         raise ValueError(f"model.logit_bias is {cfg.logit_bias}: it must be finite (SigLIP starts at -10)")
+    if cfg.freeze_text and cfg.shared_encoder:
+        raise ValueError(
+            "model.freeze_text=true and model.shared_encoder=true: the one transformer would be frozen for the video too, "
+            "so that it never learns to read features: set one of them to false"
+        )
     if len(set(cfg.frame_labels)) < len(cfg.frame_labels):
         raise ValueError(f"model.frame_labels is {list(cfg.frame_labels)}: a label stands there twice")

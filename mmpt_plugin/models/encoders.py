@@ -7,6 +7,8 @@ the host, so that a GPU is never waited for.
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 from torch import Tensor, full_like, nn
 from transformers import PreTrainedModel
@@ -150,6 +152,17 @@ class TextEncoder(nn.Module):
         self.first_position = first_position(transformer.config)
         self.max_pieces = max_pieces
         self.token_type = token_type
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """Keep the weights as they are: they get no gradient, and texts are read as in evaluation, without dropout."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's, but that a frozen tower stays in evaluation."""
+        return super().train(mode and not self.frozen)
 
     def forward(self, text_ids: Tensor, text_lengths: Lengths) -> Tensor:
         """Hidden states of the tokens.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmpt_plugin.models.checkpoint import model_settings, read_checkpoint
+from mmpt_plugin.models.checkpoint import model_settings, read_checkpoint, weights_to_evaluate
 from mmpt_plugin.models.config import DEFAULT_BERT, VideoClipConfig
 from mmpt_plugin.models.mmpt_checkpoint import with_our_names
 from mmpt_plugin.models.text_backbone import TextBackbone, check_finite, check_vocabulary
@@ -52,7 +52,7 @@ def model_of_checkpoint(path: Path, content: dict[str, Any], cfg: VideoClipConfi
     """
     check_vocabulary(cfg.bert, content, path.parent / "bert", str(path))
     model = new_model(cfg, str(path))
-    load_weights(model, content["model"], str(path))
+    load_weights(model, weights_to_evaluate(content), str(path))
     return model.eval()
 
 

@@ -19,6 +19,7 @@ from mmpt_plugin.models.pooling import POOLING
 from mmpt_plugin.models.precision import outside_autocast
 from mmpt_plugin.models.similarity import similarity
 from mmpt_plugin.models.text_backbone import TextBackbone
+from mmpt_plugin.models.towers import SHARED, TEXT, VIDEO, label_transformer
 
 FRAME_CLASSIFIER = "frame_classifier."  # prefix of its parameters
 LEARNED_LOGITS = ("logit_scale", "logit_bias")  # names of parameters
@@ -65,7 +66,12 @@ class VideoClipModel(nn.Module):
             ValueError: if the BERT is missing or does not fit the other settings.
         """
         model = cls.from_config(cfg)
-        text_backbone.initialise_text(model.text_encoder.transformer, cfg.bert)
+        try:
+            text_backbone.initialise_text(model.text_encoder.transformer, cfg.bert)
+        except ValueError as error:
+            if cfg.freeze_text:
+                raise ValueError(f"{error}. model.freeze_text=true trains none: they must be there") from error
+            raise
         if not cfg.shared_encoder:
             text_backbone.initialise_video(
                 model.video_encoder.transformer, model.text_encoder.transformer, model.cls_id, model.sep_id
@@ -104,6 +110,8 @@ class VideoClipModel(nn.Module):
             video = text_backbone.video_transformer(config, cfg.video_layers)
             video_encoder = VideoEncoder(video, cfg.feature_size, cfg.max_video_seconds, first_position=first)
             text_encoder = TextEncoder(text_backbone.new_transformer(config), cfg.max_text_pieces)
+        if cfg.freeze_text:
+            text_encoder.freeze()
         return cls(
             video_encoder,
             text_encoder,
@@ -115,6 +123,12 @@ class VideoClipModel(nn.Module):
             logit_bias=cfg.logit_bias,
             frame_classes=len(cfg.frame_labels) + 1 if cfg.frame_labels else 0,  # background is a class of its own
         )
+
+    def label_towers(self) -> None:
+        """Note at the transformers' parameters which tower and layer they are of, for optimizers (models/towers.py)."""
+        video, text = self.video_encoder.transformer, self.text_encoder.transformer
+        label_transformer(video, VIDEO)
+        label_transformer(text, SHARED if text is video else TEXT)
 
     def encode_video(
         self,

@@ -29,8 +29,12 @@ FAILED = np.int64(-1)  # stands in all clusters where the first process could no
 class ClusterGroups:
     """A source of groups that are clusters of similar videos.
 
-    Before `start_epoch` groups are random. From then on, every `every` epochs, all videos are embedded and clusters formed
-    anew; the epochs between take the last clusters in another order.
+    Before `start_epoch`, and as long as validation's recall has not reached `start_recall`, groups are random. From then
+    on, every `every` epochs, all videos are embedded and clusters formed anew; the epochs between take the last clusters in
+    another order.
+
+    Attributes:
+        recall: of the last validation, for `start_recall`; the task keeps it up to date.
     """
 
     repeats_videos = True
@@ -71,16 +75,32 @@ class ClusterGroups:
         self.memory = EmbeddingMemory(dataset.corpus.video_ids) if settings.embeddings == "reuse" else None
         self.statistics: dict[str, float] = {}
         self.observe: Observer | None = None  # told of new clusters, on the first process
+        self.recall = 0.0
+        self._first: int | None = None  # epoch of the first clusters
         self._clusters: NDArray[np.int64] | None = None
 
     def groups(self, epoch: int) -> NDArray[np.int64]:
         """See `GroupSource`."""
-        if epoch < self.settings.start_epoch:
+        if self._first is None and epoch >= self.settings.start_epoch:
+            self._first = self._may_start(epoch)
+        if self._first is None or epoch < self._first:
             return self.random.groups(epoch)
-        if self._clusters is None or (epoch - self.settings.start_epoch) % self.settings.every == 0:
+        if self._clusters is None or (epoch - self._first) % self.settings.every == 0:
             self._clusters = self._refresh(epoch)
             return self._clusters
         return np.random.default_rng([self.seed, epoch]).permutation(self._clusters)
+
+    def _may_start(self, epoch: int) -> int | None:
+        """The epoch of the first clusters, if it is known by now."""
+        needed = self.settings.start_recall
+        if needed is None:
+            return self.settings.start_epoch
+        reached = self.recall >= needed
+        logger.info(
+            f"epoch {epoch}: text_to_video of validation is {self.recall:.3f}, task.retrieval.start_recall {needed}: "
+            + ("clusters begin" if reached else "its videos are random")
+        )
+        return epoch if reached else None
 
     def _refresh(self, epoch: int) -> NDArray[np.int64]:
         """Embed on all processes, cluster on the first, tell the others."""
@@ -151,15 +171,21 @@ class ClusterGroups:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The last clusters, where later epochs use them again."""
-        keep = self.settings.every > 1 and self._clusters is not None
-        return {"clusters": torch.from_numpy(self._clusters)} if keep else {}
+        """The last clusters, where later epochs use them again, and what `start_recall` goes by."""
+        state: dict[str, Any] = {}
+        if self.settings.start_recall is not None:
+            state |= {"recall": self.recall, "first": self._first}
+        if self.settings.every > 1 and self._clusters is not None:
+            state["clusters"] = torch.from_numpy(self._clusters)
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
         Raises:
             ValueError: if the clusters were made with another `task.videos_per_batch`.
         """
+        if self.settings.start_recall is not None and "recall" in state:
+            self.recall, self._first = float(state["recall"]), state["first"]
         if "clusters" not in state:
             return
         expected = (self.num_groups, self.videos_per_batch)

@@ -22,6 +22,14 @@ class RetrievalConfig(FairseqDataclass):
     start_epoch: int = field(
         default=1, metadata={"help": "first epoch with clusters; earlier ones are random", "at_least": 1}
     )
+    start_recall: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "random videos, past start_epoch too, until a validation's text_to_video reaches this; null: no such rule",
+            "above": 0,
+            "at_most": 1,
+        },
+    )
     every: int = field(default=1, metadata={"help": "embed and cluster anew every so many epochs", "at_least": 1})
     embeddings: ChoiceEnum(["fresh", "reuse"]) = field(  # type: ignore[valid-type]
         default="fresh", metadata={"help": "embed all videos, or reuse the mean of what training computed"}

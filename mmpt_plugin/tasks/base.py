@@ -14,6 +14,7 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II
 
 from mmpt_plugin.models.text_backbone import TextBackbone, save_reference
+from mmpt_plugin.models.videoclip import VideoClipModel
 from mmpt_plugin.runs.checkpoints import checkpoint_to_start_from, write_whole_checkpoints
 from mmpt_plugin.runs.errors import alone
 from mmpt_plugin.runs.folder import hold_folder
@@ -76,6 +77,7 @@ class TrainingConfig(FairseqDataclass):
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
     reset_dataloader: bool = II("checkpoint.reset_dataloader")
     reset_meters: bool = II("checkpoint.reset_meters")
+    reset_optimizer: bool = II("checkpoint.reset_optimizer")
     batch_size: Optional[int] = II("dataset.batch_size")
     num_workers: int = II("dataset.num_workers")
     max_update: int = II("optimization.max_update")
@@ -83,6 +85,11 @@ class TrainingConfig(FairseqDataclass):
     update_freq: List[int] = II("optimization.update_freq")  # noqa: UP006, RUF009
     warmup_updates: Optional[int] = "${oc.select:lr_scheduler.warmup_updates,0}"  # type: ignore[assignment]
     seed: int = II("common.seed")
+    optimizer: Optional[str] = "${oc.select:optimizer._name,null}"
+    lr_scheduler: Optional[str] = "${oc.select:lr_scheduler._name,null}"
+    lr_period_updates: float = "${oc.select:lr_scheduler.lr_period_updates,-1}"  # type: ignore[assignment]
+    store_ema: bool = II("ema.store_ema")
+    ema_decay: float = II("ema.ema_decay")
 
 
 def check_training(cfg: TrainingConfig) -> None:
@@ -101,6 +108,13 @@ def check_training(cfg: TrainingConfig) -> None:
     ):
         if value is not None and value < least:
             raise ValueError(f"{name} is {value}: it must be at least {least}")
+    if cfg.lr_scheduler == "cosine" and not cfg.max_update and cfg.lr_period_updates <= 0:
+        raise ValueError(
+            "lr_scheduler._name is cosine, which falls to its end in a known number of updates: set optimization.max_update, "
+            "or lr_scheduler.lr_period_updates to that number without the warm-up's"
+        )
+    if cfg.store_ema and not 0 <= cfg.ema_decay < 1:
+        raise ValueError(f"ema.ema_decay is {cfg.ema_decay}: it must be at least 0 and less than 1")
 
 
 class TrainingTask(VideoClipTask):
@@ -112,6 +126,7 @@ class TrainingTask(VideoClipTask):
     """
 
     start_checkpoint: Path | None = None
+    uses_ema = True  # fairseq then hands over the running average of the weights, where `ema.store_ema` keeps one
 
     def begin_run(self, cfg: TrainingConfig) -> None:
         """Called where fairseq sets up the task to train, before it reads or writes anything.
@@ -157,11 +172,23 @@ class TrainingTask(VideoClipTask):
         record = self.state.state_dict.get("text_backbone")
         return None if record is None else TextBackbone.of_record(record, bert)
 
+    def label_towers(self, model: BaseFairseqModel, optimizer: str | None) -> None:
+        """Tell the optimizer that can give towers and layers rates of their own which parameters are whose."""
+        if optimizer == "fused_adam" and isinstance(model, VideoClipModel):
+            model.label_towers()
+
     def train_step(self, sample: Any, model: BaseFairseqModel, *args: Any, **kwargs: Any) -> tuple:
         """fairseq's step; what it logs tells the other processes of a request to stop."""
+        kwargs.pop("ema_model", None)  # has no part in training
         loss, sample_size, logging_output = super().train_step(sample, model, *args, **kwargs)
         stop = getattr(self, "stop", None)
         return loss, sample_size, {**logging_output, "asked_to_stop": int(stop is not None and stop.asked)}
+
+    def valid_step(
+        self, sample: Any, model: BaseFairseqModel, criterion: Any, ema_model: BaseFairseqModel | None = None
+    ) -> tuple:
+        """fairseq's step, with the average of the weights where one is kept: it is what will be evaluated and searched with."""
+        return super().valid_step(sample, model if ema_model is None else ema_model, criterion)
 
     def reduce_metrics(self, logging_outputs: Sequence[dict[str, Any]], criterion: Any) -> None:
         """fairseq's, on values that are fetched from the device in one go: it is waited for once an update."""

@@ -146,7 +146,8 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
         """
         if from_checkpoint:
             return FairseqVideoClipModel.from_config(cfg, self.kept_backbone(cfg.bert))
-        self.model_config.chunk_pairs = cfg.chunk_pairs  # how to compute is this run's choice
+        self.model_config.chunk_pairs = cfg.chunk_pairs  # how to compute is this run's choice, and what to train
+        self.model_config.freeze_text = cfg.freeze_text
         content = read_checkpoint(self.checkpoint, SETTING)
         check_vocabulary(self.model_config.bert, content, self.checkpoint.parent / "bert", str(self.checkpoint))
         self.keep_backbone(self.model_config.bert, self.cfg.save_dir)
@@ -155,6 +156,7 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
         with open_dict(cfg):
             cfg.update(vars(self.model_config))
         self.model = model
+        self.label_towers(model, self.cfg.optimizer)
         return model
 
     def build_criterion(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> FairseqCriterion:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -28,7 +28,12 @@ from mmpt_plugin.data.groups import GroupSource, RandomGroups, consecutive_group
 from mmpt_plugin.data.pairs import Batch, SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, ClipSettings, PretrainingDataset
 from mmpt_plugin.features.manifest import check_same_settings
-from mmpt_plugin.models.checkpoint import check_same_similarity, feature_settings, read_checkpoint
+from mmpt_plugin.models.checkpoint import (
+    check_same_similarity,
+    feature_settings,
+    model_settings,
+    read_checkpoint,
+)
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.text_backbone import check_vocabulary, load_tokenizer
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
@@ -74,6 +79,7 @@ class VideoClipPretrainingConfig(ClipSettings, TrainingConfig):
     max_video_seconds: int = II("model.max_video_seconds")
     max_text_pieces: int = II("model.max_text_pieces")
     amp: bool = II("common.amp")
+    disable_validation: bool = II("dataset.disable_validation")
     log_interval: int = II("common.log_interval")
 
 
@@ -118,6 +124,11 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         check_bounds(cfg, VideoClipPretrainingConfig, "task")
         if cfg.retrieval.enabled:
             check_retrieval(cfg.retrieval, cfg.videos_per_batch)
+            if cfg.retrieval.start_recall is not None and cfg.disable_validation:
+                raise ValueError(
+                    f"task.retrieval.start_recall is {cfg.retrieval.start_recall}, a recall of validation, and "
+                    "dataset.disable_validation is true: no clusters would ever begin. Set one of them otherwise"
+                )
         task = cls(cfg)
         task.begin_run(cfg)
         task.check_start()
@@ -161,8 +172,10 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
             if cfg._name == "videoclip":
                 may_begin = str(start) == self.cfg.finetune_from_model
                 check_same_similarity(content, cfg, str(start), may_begin=may_begin)
+            self.check_frozen(content, bool(getattr(cfg, "freeze_text", False)))
         self.keep_backbone(self.cfg.bert, self.cfg.save_dir)
         self.model = super().build_model(cfg, from_checkpoint)
+        self.label_towers(self.model, self.cfg.optimizer)
         return self.model
 
     def build_criterion(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> FairseqCriterion:
@@ -171,6 +184,16 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         if hasattr(criterion, "check_model") and hasattr(self, "model"):
             criterion.check_model(self.model)
         return criterion
+
+    def check_frozen(self, content: dict[str, Any], freeze_text: bool) -> None:
+        """Refuse to go on with a run that trained other parameters, whose optimizer does not fit."""
+        anew = str(self.start_checkpoint) == self.cfg.finetune_from_model or self.cfg.reset_optimizer
+        was = bool(model_settings(content).get("freeze_text", False))
+        if not anew and was != freeze_text:
+            raise ValueError(
+                f"model.freeze_text is {freeze_text}, and the run of {self.start_checkpoint} had {was}: restore it, or start "
+                "another run from its weights with checkpoint.finetune_from_model"
+            )
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Make the dataset of `train` or `valid`; validation has fixed groups and clips."""
@@ -251,6 +274,18 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         memory = self.source.memory if isinstance(self.source, ClusterGroups) else None
         with memory.recording(self.model, sample["video_id"]) if memory else nullcontext():
             return super().train_step(sample, model, *args, **kwargs)
+
+    def post_validate(self, model: BaseFairseqModel, stats: Mapping[str, Any], agg: Any) -> None:
+        """Record a validation, and tell the source of groups, which may wait for its recall."""
+        super().post_validate(model, stats, agg)
+        if not isinstance(self.source, ClusterGroups) or self.source.settings.start_recall is None:
+            return
+        if "text_to_video" not in stats:
+            raise ValueError(
+                "task.retrieval.start_recall is set, but this criterion logs no text_to_video: set it to null, and "
+                "task.retrieval.start_epoch to the epoch of the first clusters"
+            )
+        self.source.recall = float(stats["text_to_video"])
 
     def get_batch_iterator(
         self,

@@ -27,7 +27,7 @@ from mmpt_plugin.evaluation.encoding import EncodedBatch, EncodingDataset, assem
 from mmpt_plugin.evaluation.results import format_table
 from mmpt_plugin.evaluation.run import Subject, conclude, prepare, read_best_possible
 from mmpt_plugin.models import text_backbone
-from mmpt_plugin.models.checkpoint import read_checkpoint
+from mmpt_plugin.models.checkpoint import read_checkpoint, weights_to_evaluate
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.loading import checkpoint_config, load_weights
@@ -161,7 +161,7 @@ class VideoClipZeroShotTask(VideoClipTask):
         hold_folder(cfg.results_path, str(cfg.benchmark), "task.results_path")  # other benchmarks may run beside it
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
-        """The checkpoint's model. fairseq loads the weights once more, but goes on without where it finds no file.
+        """The checkpoint's model, with the weights to evaluate.
 
         Raises:
             ValueError: for settings of the model on the command line: they are the checkpoint's own.
@@ -174,11 +174,12 @@ class VideoClipZeroShotTask(VideoClipTask):
                     f"from {self.checkpoint} (only model.bert can be given): leave it out"
                 )
         if self.own_model is not None:
-            own = MODEL_REGISTRY[self.own_model._name].build_model(self.own_model, self)
-            own.load_state_dict(read_checkpoint(self.checkpoint)["model"])
-            return own
-        model = FairseqVideoClipModel.from_config(self.model_config)
-        load_weights(model, read_checkpoint(self.checkpoint)["model"], str(self.checkpoint))
+            model: BaseFairseqModel = MODEL_REGISTRY[self.own_model._name].build_model(self.own_model, self)
+            model.load_state_dict(weights_to_evaluate(read_checkpoint(self.checkpoint)))
+        else:
+            model = FairseqVideoClipModel.from_config(self.model_config)
+            load_weights(model, weights_to_evaluate(read_checkpoint(self.checkpoint)), str(self.checkpoint))
+        keep_weights(model)
         return model
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
@@ -259,6 +260,16 @@ class VideoClipZeroShotTask(VideoClipTask):
     def max_positions(self) -> None:
         """Windows and texts are cut to the model's lengths: none is too long."""
         return None
+
+
+def keep_weights(model: BaseFairseqModel) -> None:
+    """Let the model keep its weights when fairseq loads the checkpoint's last ones, which may not be those to evaluate."""
+
+    def own_instead(state_dict: dict[str, Any]) -> None:
+        state_dict.clear()
+        state_dict.update(model.state_dict())
+
+    model.upgrade_state_dict = own_instead
 
 
 def given_model_settings() -> list[str]:

@@ -100,6 +100,34 @@ def test_epochs_before_the_first_with_clusters_are_random(
     assert refreshed == [(3, None), (3, None), (4, None)]
 
 
+def test_clusters_wait_for_validations_recall(
+    corpus: VideoTextCorpus, refreshed: list[tuple[int, list[int] | None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    clusters = source(corpus, start_epoch=2, start_recall=0.3, every=2)
+    for epoch, recall in ((1, 0.9), (2, 0.29), (3, 0.2)):  # the first is before start_epoch, the others are too low
+        clusters.recall = recall
+        np.testing.assert_array_equal(clusters.groups(epoch), RandomGroups(24, 4, 1).groups(epoch))
+    clusters.recall = 0.3
+    resumed = source(corpus, start_epoch=2, start_recall=0.3, every=2)
+    resumed.load_state_dict(clusters.state_dict())
+    for run in (clusters, resumed):
+        refreshed.clear()
+        run.groups(4)
+        run.recall = 0.1  # once begun, clusters go on
+        run.groups(5)
+        run.groups(6)
+        assert refreshed == [(4, None), (6, None)]
+    np.testing.assert_array_equal(resumed.groups(8), clusters.groups(8))
+    assert "epoch 3: text_to_video of validation is 0.200, task.retrieval.start_recall 0.3: its videos" in caplog.text
+    assert "epoch 4: text_to_video of validation is 0.300, task.retrieval.start_recall 0.3: clusters" in caplog.text
+    begun = source(corpus, start_epoch=2, start_recall=0.3, every=2)
+    begun.load_state_dict(clusters.state_dict())
+    refreshed.clear()
+    begun.groups(9)  # the run had begun: neither recall nor the rhythm are asked for anew
+    assert refreshed == []
+
+
 def test_epochs_between_take_the_last_clusters_in_another_order(
     corpus: VideoTextCorpus, refreshed: list[tuple[int, list[int] | None]]
 ) -> None:

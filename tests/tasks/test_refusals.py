@@ -50,6 +50,19 @@ def begin(tiny_settings: tuple[str, ...], tmp_path: Path) -> Callable[..., Video
         ),
         ("task.retrieval.every=0", r"task\.retrieval\.every is 0: it must be at least 1"),
         ("task.retrieval.start_epoch=0", r"task\.retrieval\.start_epoch is 0"),
+        (
+            "task.retrieval.start_recall=0",
+            r"task\.retrieval\.start_recall is 0\.0: it must be more than 0 and at most 1",
+        ),
+        (
+            ["task.retrieval.start_recall=0.2", "dataset.disable_validation=true"],
+            r"task\.retrieval\.start_recall is 0\.2, a recall of validation, and dataset\.disable_validation is true",
+        ),
+        (
+            ["lr_scheduler._name=cosine", "~lr_scheduler.total_num_update"],
+            r"lr_scheduler\._name is cosine, .*: set optimization\.max_update, or lr_scheduler\.lr_period_updates",
+        ),
+        (["ema.store_ema=true", "ema.ema_decay=1"], r"ema\.ema_decay is 1\.0: it must be at least 0 and less than 1"),
         ("task.retrieval.clips_per_video=0", r"task\.retrieval\.clips_per_video is 0"),
         ("task.retrieval.min_recall=1.5", r"task\.retrieval\.min_recall is 1\.5: it must be more than 0 and at most 1"),
         ("task.retrieval.num_centroids=0", r"task\.retrieval\.num_centroids is 0"),
@@ -63,9 +76,10 @@ def begin(tiny_settings: tuple[str, ...], tmp_path: Path) -> Callable[..., Video
         ("checkpoint.finetune_from_model=/nowhere/a.pt", r"checkpoint\.finetune_from_model: no checkpoint at"),
     ],
 )
-def test_out_of_bounds(begin: Callable, tmp_path: Path, override: str, message: str) -> None:
+def test_out_of_bounds(begin: Callable, tmp_path: Path, override: str | list[str], message: str) -> None:
+    overrides = [override] if isinstance(override, str) else override
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        begin(f"task.data={tmp_path / 'nothing'}", override)  # no data are opened
+        begin(f"task.data={tmp_path / 'nothing'}", *overrides)  # no data are opened
 
 
 @pytest.mark.parametrize(

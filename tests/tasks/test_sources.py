@@ -95,6 +95,7 @@ CHOSEN = {
     "num_neighbors": 12,
     "pick": "nearest",
     "start_epoch": 3,
+    "start_recall": 0.3,
     "every": 2,
     "embeddings": "reuse",
     "clips": "first_32s",

@@ -111,9 +111,27 @@ def test_scores_are_those_of_the_checkpoints_embeddings(
     assert results["config"]["model"]["video_layers"] == 2 and results["config"]["task"]["benchmark"] == "youcook2"
 
 
+@pytest.fixture
+def averaged_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """The tiny checkpoint, as training with `ema.store_ema` would have left it."""
+    folder = tmp_path / "averaged"
+    shutil.copytree(tiny_checkpoint.parent / "bert", folder / "bert")
+    content = read_checkpoint(tiny_checkpoint)
+    content["extra_state"]["ema"] = {name: 0.5 * value for name, value in content["model"].items()}
+    torch.save(content, folder / "checkpoint.tmp")
+    return folder / "checkpoint.tmp"
+
+
+@pytest.mark.parametrize("kind", ["tiny_checkpoint", "averaged_checkpoint"])
 def test_weights_stay_bit_identical_and_nothing_is_saved(
-    evaluate: Callable[..., dict], tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    evaluate: Callable[..., dict],
+    kind: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The average of the weights, where the checkpoint has one: fairseq loads the last ones once more."""
+    checkpoint = request.getfixturevalue(kind)
     built: list[torch.nn.Module] = []
     optimizers: list[NoUpdate] = []
     build, initialise = VideoClipZeroShotTask.build_model, NoUpdate.__init__
@@ -128,14 +146,15 @@ def test_weights_stay_bit_identical_and_nothing_is_saved(
 
     monkeypatch.setattr(VideoClipZeroShotTask, "build_model", building)
     monkeypatch.setattr(NoUpdate, "__init__", initialising)
-    before = tiny_checkpoint.read_bytes()
-    evaluate()
-    (model,), expected = built, read_checkpoint(tiny_checkpoint)["model"]
+    before = checkpoint.read_bytes()
+    evaluate(checkpoint=checkpoint)
+    content = read_checkpoint(checkpoint)
+    (model,), expected = built, content["extra_state"].get("ema", content["model"])
     assert model.state_dict().keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert optimizers and not any(optimizer.state_dict()["state"] for optimizer in optimizers)
-    assert tiny_checkpoint.read_bytes() == before
+    assert checkpoint.read_bytes() == before
     assert not list(tmp_path.rglob("*.pt"))
 
 
