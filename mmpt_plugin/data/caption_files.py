@@ -63,10 +63,10 @@ def write_captions(
     for video_id, captions in videos:
         totals["videos" if captions else "videos_without_captions"] += 1
         totals["captions"] += len(captions)
-        totals["pieces"] += sum(len(caption.tokens) for caption in captions)
+        totals["pieces"] += sum(len(caption.pieces) for caption in captions)
         if captions:
-            start, end, tokens = zip(*captions)
-            lines.append(_line({"id": video_id, "start": start, "end": end, "tokens": tokens}))
+            start, end, pieces = zip(*captions)
+            lines.append(_line({"id": video_id, "start": start, "end": end, "tokens": pieces}))
     with write_whole(path) as file:
         file.write(_header(settings, totals))
         file.writelines(lines)

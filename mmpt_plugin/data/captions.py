@@ -30,7 +30,7 @@ class Caption(NamedTuple):
 
     start: float
     end: float
-    tokens: list[int]
+    pieces: list[int]
 
 
 def split_evenly(sizes: Sequence[int], limit: int) -> list[tuple[int, int]]:
@@ -89,29 +89,29 @@ def encode_captions(
         Captions of each video, times rounded to milliseconds, neither starts nor ends falling; and how many were split
         (`split`) or had no word pieces (`no_pieces`).
     """
-    all_tokens = iter(tokenize([caption.text for captions in videos for caption in captions]))
+    all_pieces = iter(tokenize([caption.text for captions in videos for caption in captions]))
     counts: Counter[str] = Counter()
     encoded = []
     for captions in videos:
         parts: list[TimedText] = []
-        tokens_of_parts: list[list[int]] = []
+        pieces_of_parts: list[list[int]] = []
         for caption in captions:
-            split, split_tokens = [caption], [next(all_tokens)]
-            if len(split_tokens[0]) > max_pieces:
+            split, split_pieces = [caption], [next(all_pieces)]
+            if len(split_pieces[0]) > max_pieces:
                 sizes = [len(word) for word in tokenize(caption.text.split())]
                 split = split_caption(caption, sizes, max_pieces)
-                split_tokens = tokenize([part.text for part in split])
+                split_pieces = tokenize([part.text for part in split])
                 counts["split"] += len(split) > 1
-            for part, tokens in zip(split, split_tokens):
-                if tokens:
+            for part, pieces in zip(split, split_pieces):
+                if pieces:
                     parts.append(part)
-                    tokens_of_parts.append(tokens)
+                    pieces_of_parts.append(pieces)
                 else:
                     counts["no_pieces"] += 1
         encoded.append(
             [
-                Caption(round(part.start, 3), round(part.end, 3), tokens)
-                for part, tokens in zip(with_rising_times(parts), tokens_of_parts)
+                Caption(round(part.start, 3), round(part.end, 3), pieces)
+                for part, pieces in zip(with_rising_times(parts), pieces_of_parts)
             ]
         )
     return encoded, +counts
@@ -129,7 +129,7 @@ def original_encode_captions(videos: Sequence[Sequence[TimedText]], tokenize: To
         videos: captions of each video.
         tokenize: the model's tokenizer.
     """
-    all_tokens = iter(tokenize([caption.text[:ORIGINAL_CHARACTERS] for captions in videos for caption in captions]))
+    all_pieces = iter(tokenize([caption.text[:ORIGINAL_CHARACTERS] for captions in videos for caption in captions]))
     return [
-        [Caption(start, end, next(all_tokens)[:ORIGINAL_PIECES]) for start, end, _ in captions] for captions in videos
+        [Caption(start, end, next(all_pieces)[:ORIGINAL_PIECES]) for start, end, _ in captions] for captions in videos
     ]

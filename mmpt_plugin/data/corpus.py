@@ -109,7 +109,7 @@ class Clips(NamedTuple):
 
     features: np.ndarray  # (sum of video_lengths, feature_size) in the stored dtype, clip after clip
     video_lengths: np.ndarray  # (clips,) int64, seconds; 0 for an empty span
-    tokens: np.ndarray  # (word pieces of all clips,) int32, end to end
+    pieces: np.ndarray  # (word pieces of all clips,) int32, end to end
     text_lengths: np.ndarray  # (clips,) int64, word pieces
 
 
@@ -189,7 +189,7 @@ class VideoTextCorpus:
         self._vocabulary_size = int(np.iinfo(np.int32).max) + 1  # until `check_vocabulary`
         self._features = [shard.features.data for shard in shards]
         self._times = [shard.caption_times.data for shard in shards]
-        self._tokens = [shard.caption_tokens for shard in shards]
+        self._pieces = [shard.caption_pieces for shard in shards]
 
     @classmethod
     def open(
@@ -241,7 +241,7 @@ class VideoTextCorpus:
     def text(self, video: int, first: int, last: int) -> np.ndarray:
         """Word pieces of a video's captions first:last, end to end, (pieces,) int32."""
         self._check_spans(np.array([video]), np.array([[0, 0, first, last]]))
-        return self._gather_tokens(np.array([video]), np.array([first]), np.array([last]))[0]
+        return self._gather_pieces(np.array([video]), np.array([first]), np.array([last]))[0]
 
     def group_captions(self, videos: np.ndarray) -> CaptionTable:
         """All captions of some videos, and the videos' lengths.
@@ -256,18 +256,18 @@ class VideoTextCorpus:
             video = np.repeat(videos, counts)[~usable][0]
             raise self._unusable(video, "caption times", self._times, times[~usable][0])
         starts, ends = np.asarray(times.T, np.float64, order="C")
-        token_counts = type(self._tokens[0]).counts(self._tokens, which, firsts, firsts + counts)
+        token_counts = type(self._pieces[0]).counts(self._pieces, which, firsts, firsts + counts)
         offsets = np.concatenate([[0], np.cumsum(counts)])
         return CaptionTable(starts, ends, token_counts, offsets, self.video_seconds[videos])
 
-    def clips(self, videos: np.ndarray, spans: np.ndarray, *, max_seconds: int = 32, max_tokens: int = 61) -> Clips:
+    def clips(self, videos: np.ndarray, spans: np.ndarray, *, max_seconds: int = 32, max_pieces: int = 61) -> Clips:
         """Features and word pieces of many clips; longer ones are cut to their first seconds and word pieces.
 
         Args:
             videos: (clips,) positions in the corpus.
             spans: (clips, 4) integers: first second, last second + 1, first caption, last caption + 1.
             max_seconds: seconds kept of a clip's video.
-            max_tokens: word pieces kept of a clip's text.
+            max_pieces: word pieces kept of a clip's text.
 
         Raises:
             ValueError: a span lies outside of its video.
@@ -280,10 +280,10 @@ class VideoTextCorpus:
         read_ahead(self._features, shard, first_second, last_second)
         rows = slices(self._features, shard, first_second, last_second)
         features = np.concatenate(rows)  # one contiguous copy a clip: faster than any indexing of all rows at once
-        return Clips(features, video_lengths, *self.texts(videos, first_caption, last_caption, max_tokens=max_tokens))
+        return Clips(features, video_lengths, *self.texts(videos, first_caption, last_caption, max_pieces=max_pieces))
 
     def texts(
-        self, videos: np.ndarray, first: np.ndarray, last: np.ndarray, *, max_tokens: int = 61
+        self, videos: np.ndarray, first: np.ndarray, last: np.ndarray, *, max_pieces: int = 61
     ) -> tuple[np.ndarray, np.ndarray]:
         """Word pieces of many runs of captions, each cut to its first ones.
 
@@ -291,12 +291,12 @@ class VideoTextCorpus:
             videos: (texts,) positions in the corpus.
             first: (texts,) first caption of each, counted from its video's first and inside of it.
             last: (texts,) last caption + 1.
-            max_tokens: word pieces kept of a text.
+            max_pieces: word pieces kept of a text.
 
         Returns:
             The word pieces, int32, end to end, and (texts,) int64 how many each has.
         """
-        return _cut_runs(*self._gather_tokens(videos, first, last), max_tokens)
+        return _cut_runs(*self._gather_pieces(videos, first, last), max_pieces)
 
     def check_finite(self, videos: np.ndarray) -> None:
         """Looks for NaN or infinite values in the features and caption times of some videos.
@@ -346,7 +346,7 @@ class VideoTextCorpus:
             return
         logger.warning("the shards do not say of which vocabulary their word pieces are: model.bert must have it")
         videos = np.arange(len(self))[:: -(-len(self) // SAMPLED_VIDEOS)]
-        pieces, _ = self._gather_tokens(videos, np.zeros_like(videos), self.caption_counts[videos])
+        pieces, _ = self._gather_pieces(videos, np.zeros_like(videos), self.caption_counts[videos])
         if pieces.max(initial=0) >= len(vocabulary):
             raise ValueError(
                 f"the captions have word piece {pieces.max()}, model.bert's vocabulary has {len(vocabulary)}: prepare them "
@@ -357,12 +357,12 @@ class VideoTextCorpus:
         first = self._first_caption[video]
         return self._times[self._shard[video]].array[first : first + self.caption_counts[video]]
 
-    def _gather_tokens(
+    def _gather_pieces(
         self, videos: np.ndarray, first_caption: np.ndarray, last_caption: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         first = self._first_caption[videos]
-        pieces, lengths = type(self._tokens[0]).gather(
-            self._tokens, self._shard[videos], first + first_caption, first + last_caption
+        pieces, lengths = type(self._pieces[0]).gather(
+            self._pieces, self._shard[videos], first + first_caption, first + last_caption
         )
         if len(pieces) and not (pieces.min() >= 0 and pieces.max() < self._vocabulary_size):
             outside = (pieces < 0) | (pieces >= self._vocabulary_size)

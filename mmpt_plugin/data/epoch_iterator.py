@@ -222,7 +222,7 @@ class GroupEpochIterator(EqualSharesEpochIterator):
 
     def _checked(self, groups: torch.Tensor) -> NDArray[np.int64]:
         """The groups of a checkpoint as this run needs them."""
-        expected = (self.source.num_groups, self.source.videos_per_batch)
+        expected = (self.source.num_groups, self.source.videos_per_group)
         if tuple(groups.shape) != expected:
             shape = (*groups.shape, "?", "?")
             raise ValueError(

@@ -24,14 +24,14 @@ from typing import Self
 import numpy as np
 
 from mmpt_plugin.data.ragged_arrays import MappedArray, RaggedArray, slices
-from mmpt_plugin.data.shards import CaptionTokens, Shard, check_counts, check_times_shape
+from mmpt_plugin.data.shards import CaptionPieces, Shard, check_counts, check_times_shape
 from mmpt_plugin.files import load_pickle
 
 META_SUFFIX = "_meta.pkl"
 
 
 @dataclass(frozen=True)
-class PaddedTokens(CaptionTokens):
+class PaddedPieces(CaptionPieces):
     """MMPT's storage: caption c has the entries of row c that are not negative."""
 
     rows: MappedArray  # (captions, width) int32
@@ -46,9 +46,9 @@ class PaddedTokens(CaptionTokens):
     ) -> tuple[np.ndarray, np.ndarray]:
         rows = cls._rows(stores, which, firsts, lasts)
         real = rows >= 0
-        token_edges = np.concatenate([[0], np.cumsum(real.sum(axis=1))])  # (captions + 1,)
+        piece_edges = np.concatenate([[0], np.cumsum(real.sum(axis=1))])  # (captions + 1,)
         run_edges = np.concatenate([[0], np.cumsum(lasts - firsts)])  # (runs + 1,)
-        return rows[real], np.diff(token_edges[run_edges])
+        return rows[real], np.diff(piece_edges[run_edges])
 
     @classmethod
     def _rows(cls, stores: Sequence[Self], which: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> np.ndarray:
@@ -125,4 +125,4 @@ def _read_shard(folder: Path, name: str, video_ids: list[str], prefix: str) -> S
         raise ValueError(f"{caption_starts} and {time_starts} give the videos different numbers of captions.")
     check_times_shape(caption_times)
     source = {"format": "MMPT", "captions": prefix}
-    return Shard(name, video_ids, features, caption_times, PaddedTokens(captions.data), source, checksums={})
+    return Shard(name, video_ids, features, caption_times, PaddedPieces(captions.data), source, checksums={})

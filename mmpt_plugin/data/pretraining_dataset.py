@@ -111,12 +111,12 @@ def draw_pairs(
         raise ValueError(f"task.clip_sampling is {clips.clip_sampling!r}: choose one of {', '.join(SAMPLING_RULES)}")
     repeated = np.repeat(videos, clips.clips_per_video)
     features, seconds, pieces, lengths = corpus.clips(
-        repeated, spans, max_seconds=clips.max_video_seconds, max_tokens=clips.max_text_pieces
+        repeated, spans, max_seconds=clips.max_video_seconds, max_pieces=clips.max_text_pieces
     )
     if clips.clip_sampling == BAG:  # each caption is a text
         caption = (spans[:, 2, None] + np.arange(clips.bag_captions)).ravel()
         of_video = np.repeat(repeated, clips.bag_captions)
-        pieces, lengths = corpus.texts(of_video, caption, caption + 1, max_tokens=clips.max_text_pieces)
+        pieces, lengths = corpus.texts(of_video, caption, caption + 1, max_pieces=clips.max_text_pieces)
     video_ids = [corpus.video_ids[video] for video in repeated]
     return build_pairs(index, video_ids, build_video(features, seconds), build_text(pieces, lengths, special))
 

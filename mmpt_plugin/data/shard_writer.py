@@ -59,7 +59,7 @@ class ShardWriter:
     inside removes what was written.
 
         with ShardWriter(shards, "train_00000", source={"tokenizer": "bert-base-uncased"}) as writer:
-            writer.add("dQw4w9WgXcQ", features, caption_times, tokens)
+            writer.add("dQw4w9WgXcQ", features, caption_times, pieces)
     """
 
     def __init__(
@@ -99,14 +99,14 @@ class ShardWriter:
         }
         self._files["token_starts"].append(np.zeros(1, np.int64))
 
-    def add(self, video_id: str, features: ArrayLike, caption_times: ArrayLike, tokens: Sequence[ArrayLike]) -> None:
+    def add(self, video_id: str, features: ArrayLike, caption_times: ArrayLike, pieces: Sequence[ArrayLike]) -> None:
         """Appends a video.
 
         Args:
             video_id: its id, once a shard.
             features: (seconds, feature_size), finite also as float16.
             caption_times: (captions, 2), finite, start and end in seconds.
-            tokens: for each caption its word piece ids, (pieces,) integers from 0 to 2^31 - 1, no special tokens.
+            pieces: for each caption its word piece ids, (pieces,) integers from 0 to 2^31 - 1, no special tokens.
 
         Raises:
             ValueError: an argument is not as described; the shard is then still as before this call.
@@ -129,24 +129,24 @@ class ShardWriter:
             raise ValueError(
                 f"video {video_id}: caption times reach {np.abs(times).max():.3g} s, which are no seconds."
             )
-        if len(times) != len(tokens):
+        if len(times) != len(pieces):
             raise ValueError(
-                f"video {video_id}: {len(times)} caption times, but word pieces of {len(tokens)} captions."
+                f"video {video_id}: {len(times)} caption times, but word pieces of {len(pieces)} captions."
             )
-        pieces = [
-            _as_tokens(caption, f"video {video_id}: word pieces of caption {i}") for i, caption in enumerate(tokens)
+        stored = [
+            _as_pieces(caption, f"video {video_id}: word pieces of caption {i}") for i, caption in enumerate(pieces)
         ]
-        largest = max((int(caption.max()) for caption in pieces if len(caption)), default=0)
+        largest = max((int(caption.max()) for caption in stored if len(caption)), default=0)
         if largest >= self._vocabulary_size:
             raise ValueError(
                 f"video {video_id}: word piece {largest}, but its captions' vocabulary has {self._vocabulary_size}."
             )
-        ends = self._files["tokens"].rows + np.cumsum([len(caption) for caption in pieces], dtype=np.int64)
+        ends = self._files["tokens"].rows + np.cumsum([len(caption) for caption in stored], dtype=np.int64)
 
         self._ids[video_id] = None
         self._files["features"].append(feature_rows)
         self._files["caption_times"].append(times)
-        self._files["tokens"].append(np.concatenate([np.zeros(0, np.int32), *pieces]))
+        self._files["tokens"].append(np.concatenate([np.zeros(0, np.int32), *stored]))
         self._files["token_starts"].append(ends)
         self._starts["feature_starts"].append(self._files["features"].rows)
         self._starts["caption_starts"].append(self._files["caption_times"].rows)
@@ -218,10 +218,10 @@ def _as_finite(values: np.ndarray, dtype: DTypeLike, what: str) -> np.ndarray:
     return converted
 
 
-def _as_tokens(values: ArrayLike, what: str) -> np.ndarray:
-    tokens = np.asarray(values)
-    if tokens.size == 0:
+def _as_pieces(values: ArrayLike, what: str) -> np.ndarray:
+    pieces = np.asarray(values)
+    if pieces.size == 0:
         return np.zeros(0, np.int32)
-    if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or tokens.min() < 0 or tokens.max() > np.iinfo(np.int32).max:
-        raise ValueError(f"{what} must be a list of token ids from 0 to 2^31 - 1, got {tokens!r:.200}.")
-    return tokens.astype(np.int32)
+    if pieces.ndim != 1 or pieces.dtype.kind not in "iu" or pieces.min() < 0 or pieces.max() > np.iinfo(np.int32).max:
+        raise ValueError(f"{what} must be a list of token ids from 0 to 2^31 - 1, got {pieces!r:.200}.")
+    return pieces.astype(np.int32)

@@ -43,7 +43,7 @@ DTYPES = {
 """The arrays of a shard of ours."""
 
 
-class CaptionTokens(ABC):
+class CaptionPieces(ABC):
     """The word pieces of the captions of one shard.
 
     The methods read many runs of captions from many shards at once: run i is the captions firsts[i]:lasts[i], counted
@@ -69,7 +69,7 @@ class CaptionTokens(ABC):
 
 
 @dataclass(frozen=True)
-class FlatTokens(CaptionTokens):
+class FlatPieces(CaptionPieces):
     """Our storage: caption c has the word pieces `data[starts[c]:starts[c + 1]]`."""
 
     data: MappedArray
@@ -90,21 +90,21 @@ class FlatTokens(CaptionTokens):
         cls, stores: Sequence[Self], which: np.ndarray, firsts: np.ndarray, lasts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         edges = slices([store.starts for store in stores], which, firsts, lasts + 1)
-        token_firsts = np.array([run[0] for run in edges])
-        token_lasts = np.array([run[-1] for run in edges])
+        piece_firsts = np.array([run[0] for run in edges])
+        piece_lasts = np.array([run[-1] for run in edges])
         sizes = np.array([store.data.shape[0] for store in stores])[which]
-        wrong = (token_firsts < 0) | (token_firsts > token_lasts) | (token_lasts > sizes)
+        wrong = (piece_firsts < 0) | (piece_firsts > piece_lasts) | (piece_lasts > sizes)
         if wrong.any():
             raise _falling_starts([stores[index] for index in which[wrong]])
-        runs = slices([store.data for store in stores], which, token_firsts, token_lasts)
-        return np.concatenate(runs), token_lasts - token_firsts
+        runs = slices([store.data for store in stores], which, piece_firsts, piece_lasts)
+        return np.concatenate(runs), piece_lasts - piece_firsts
 
     @property
     def nbytes(self) -> int:
         return self.data.nbytes + self.starts.nbytes
 
 
-def _falling_starts(stores: Sequence[FlatTokens]) -> UnusableFile:
+def _falling_starts(stores: Sequence[FlatPieces]) -> UnusableFile:
     return UnusableFile(
         f"{stores[0].starts.path}: altered or damaged: its numbers must rise from 0 to {stores[0].data.shape[0]}. Copy or "
         "make the shard again."
@@ -119,23 +119,23 @@ class Shard:
     video_ids: list[str]
     features: RaggedArray  # item i: (seconds, feature_size) float16 or float32
     caption_times: RaggedArray  # item i: (captions, 2) float32, start and end in seconds
-    caption_tokens: CaptionTokens
+    caption_pieces: CaptionPieces
     source: dict[str, Any]
     checksums: dict[str, str]  # file -> sha256; empty where the format keeps none
 
     @property
     def nbytes(self) -> int:
         """Bytes of the mapped arrays on disk."""
-        return self.features.data.nbytes + self.caption_times.data.nbytes + self.caption_tokens.nbytes
+        return self.features.data.nbytes + self.caption_times.data.nbytes + self.caption_pieces.nbytes
 
-    def token_counts(self, video: int) -> np.ndarray:
+    def piece_counts(self, video: int) -> np.ndarray:
         """Word pieces of each caption of a video, (captions,) int64."""
         run = self._run(video, 0, int(self.caption_times.lengths[video]))
-        return self.caption_tokens.counts([self.caption_tokens], *run)
+        return self.caption_pieces.counts([self.caption_pieces], *run)
 
-    def tokens(self, video: int, first: int, last: int) -> np.ndarray:
+    def pieces(self, video: int, first: int, last: int) -> np.ndarray:
         """Word pieces of a video's captions first:last, end to end, (pieces,) int32."""
-        return self.caption_tokens.gather([self.caption_tokens], *self._run(video, first, last))[0]
+        return self.caption_pieces.gather([self.caption_pieces], *self._run(video, first, last))[0]
 
     def _run(self, video: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         start = self.caption_times.starts[video]
@@ -191,26 +191,26 @@ def read_shard(folder: Path) -> Shard:
 
     features = RaggedArray.open(paths["features"], paths["feature_starts"], [DTYPES["features"]], 2)
     caption_times = RaggedArray.open(paths["caption_times"], paths["caption_starts"], [DTYPES["caption_times"]], 2)
-    tokens = FlatTokens(*(MappedArray.open(paths[name], [DTYPES[name]], 1) for name in ("tokens", "token_starts")))
+    pieces = FlatPieces(*(MappedArray.open(paths[name], [DTYPES[name]], 1) for name in ("tokens", "token_starts")))
     for name, array in (
         ("features", features.data),
         ("caption_times", caption_times.data),
-        ("tokens", tokens.data),
-        ("token_starts", tokens.starts),
+        ("tokens", pieces.data),
+        ("token_starts", pieces.starts),
     ):
         if array.shape != shapes[name]:
             raise ValueError(f"{array.path}: shape {array.shape}, but {index_path} says {shapes[name]}.")
     for starts_path, found, other_path, expected in (
         (paths["feature_starts"], len(features), index_path, len(video_ids)),
         (paths["caption_starts"], len(caption_times), paths["feature_starts"], len(features)),
-        (paths["token_starts"], tokens.starts.shape[0] - 1, paths["caption_times"], caption_times.data.shape[0]),
+        (paths["token_starts"], pieces.starts.shape[0] - 1, paths["caption_times"], caption_times.data.shape[0]),
     ):
         check_counts(starts_path, found, other_path, expected)
-    edges = tokens.starts.array[[0, -1]].tolist() if tokens.starts.shape[0] else []
-    if edges != [0, tokens.data.shape[0]]:
-        raise _falling_starts([tokens])
+    edges = pieces.starts.array[[0, -1]].tolist() if pieces.starts.shape[0] else []
+    if edges != [0, pieces.data.shape[0]]:
+        raise _falling_starts([pieces])
     check_times_shape(caption_times)
-    return Shard(folder.name, video_ids, features, caption_times, tokens, source, checksums)
+    return Shard(folder.name, video_ids, features, caption_times, pieces, source, checksums)
 
 
 def check_ids(video_ids: object) -> None:

@@ -303,8 +303,8 @@ def make_part(job: Job, part: Part) -> None:
 
 def _without_unknown(captions: list[Caption], unknown: int | None, counts: Counter[str]) -> list[Caption]:
     """A video's captions; none if the tokenizer does not know most of their word pieces."""
-    pieces = sum(len(caption.tokens) for caption in captions)
-    unknown_pieces = sum(caption.tokens.count(unknown) for caption in captions) if unknown is not None else 0
+    pieces = sum(len(caption.pieces) for caption in captions)
+    unknown_pieces = sum(caption.pieces.count(unknown) for caption in captions) if unknown is not None else 0
     counts["unknown_pieces"] += unknown_pieces
     if pieces < LEAST_PIECES or unknown_pieces <= MOST_UNKNOWN * pieces:
         return captions

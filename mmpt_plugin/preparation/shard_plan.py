@@ -41,7 +41,7 @@ class Video(NamedTuple):
     video_id: str
     features: np.ndarray  # (seconds, feature_size)
     caption_times: np.ndarray  # (captions, 2) seconds
-    tokens: Sequence[Sequence[int] | np.ndarray]
+    pieces: Sequence[Sequence[int] | np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -251,8 +251,8 @@ def read_pairs(
         offsets: where the videos' captions are in the captions' file.
     """
     features = open_features(features_folder, feature_size)
-    for video_id, name, (times, tokens) in zip(video_ids, names, load_captions(captions_file, offsets)):
-        yield Video(video_id, features.load(name), times, tokens)
+    for video_id, name, (times, pieces) in zip(video_ids, names, load_captions(captions_file, offsets)):
+        yield Video(video_id, features.load(name), times, pieces)
 
 
 # --------------------------------------------------------------------------------------------- from the original's
@@ -308,6 +308,6 @@ def read_mmpt_videos(folder: Path, position: int, videos: Sequence[int]) -> Iter
     """
     shard = open_mmpt(folder)[position]
     for i in videos:
-        counts = shard.token_counts(i)
-        tokens = np.split(shard.tokens(i, 0, len(counts)), np.cumsum(counts)[:-1])
-        yield Video(shard.video_ids[i], shard.features[i], shard.caption_times[i], tokens)
+        counts = shard.piece_counts(i)
+        pieces = np.split(shard.pieces(i, 0, len(counts)), np.cumsum(counts)[:-1])
+        yield Video(shard.video_ids[i], shard.features[i], shard.caption_times[i], pieces)

@@ -75,7 +75,7 @@ def shard_statistics(shard: Shard) -> Sums:
         beyond = captions_beyond(times, seconds)
         statistics["beyond"] += beyond
         statistics["other_length"] += 2 * beyond > len(times)
-        statistics["pieces"] += int(shard.token_counts(video).sum())
+        statistics["pieces"] += int(shard.piece_counts(video).sum())
         statistics["covered_ms"] += round(1000 * covered_seconds(times, seconds))
     return statistics
 

@@ -43,7 +43,7 @@ class ClusterGroups:
         self,
         model: nn.Module,
         dataset: PretrainingDataset,
-        videos_per_batch: int,
+        videos_per_group: int,
         settings: RetrievalConfig,
         seed: int,
         num_workers: int = 0,
@@ -53,7 +53,7 @@ class ClusterGroups:
         Args:
             model: as trained; used in evaluation mode.
             dataset: draws the clips to embed; a data set of its own, not the one that training reads.
-            videos_per_batch: k, the size of a cluster.
+            videos_per_group: k, the size of a cluster.
             settings: what to retrieve, and when.
             seed: of the seeds' and clusters' draws.
             num_workers: processes that load the clips to embed.
@@ -62,10 +62,10 @@ class ClusterGroups:
         Raises:
             ValueError: for fewer videos than a cluster needs, or settings that make no sense.
         """
-        self.random = RandomGroups(len(dataset.corpus), videos_per_batch, seed)
-        check_retrieval(settings, videos_per_batch)
+        self.random = RandomGroups(len(dataset.corpus), videos_per_group, seed)
+        check_retrieval(settings, videos_per_group)
         self.num_groups = self.random.num_groups
-        self.videos_per_batch = videos_per_batch
+        self.videos_per_group = videos_per_group
         self.model = model
         self.dataset = dataset
         self.settings = settings
@@ -108,7 +108,7 @@ class ClusterGroups:
         vectors = self._vectors(epoch)
         if vectors is not None and getattr(self.model, "normalize", False):
             vectors = unit_rows(vectors)  # the nearest by L2 distance are then those of the largest similarity
-        clusters = np.full((self.num_groups, self.videos_per_batch), FAILED)
+        clusters = np.full((self.num_groups, self.videos_per_group), FAILED)
         failure: Exception | None = None
         if vectors is not None:
             try:
@@ -124,9 +124,9 @@ class ClusterGroups:
         return clusters
 
     def _cluster(self, vectors: NDArray[np.float32], epoch: int, seconds_embed: float) -> NDArray[np.int64]:
-        """(groups, videos_per_batch) indexes of videos, from the embeddings of all; logs what they are like."""
+        """(groups, videos_per_group) indexes of videos, from the embeddings of all; logs what they are like."""
         started = time.perf_counter()
-        settings, k = self.settings, self.videos_per_batch
+        settings, k = self.settings, self.videos_per_group
         index = VideoIndex(vectors, settings, seed=self.seed, names=self.dataset.corpus.video_ids)
         indexed = time.perf_counter()
         rng = np.random.default_rng([self.seed, epoch])
@@ -165,7 +165,7 @@ class ClusterGroups:
             self.dataset,
             epoch,
             videos=videos,
-            videos_per_batch=self.videos_per_batch,
+            videos_per_batch=self.videos_per_group,
             num_workers=self.num_workers,
             amp=self.amp,
         )
@@ -188,7 +188,7 @@ class ClusterGroups:
             self.recall, self._first = float(state["recall"]), state["first"]
         if "clusters" not in state:
             return
-        expected = (self.num_groups, self.videos_per_batch)
+        expected = (self.num_groups, self.videos_per_group)
         if tuple(state["clusters"].shape) != expected:
             raise ValueError(
                 f"the checkpoint's clusters are {state['clusters'].shape[0]} of {state['clusters'].shape[1]} videos, now "

@@ -27,7 +27,7 @@ BATCHES_AT_ONCE = 64  # whose vectors stay on the device until they are fetched 
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; mode and random states are afterwards as they were, whatever happens."""
     training = model.training
     device = next(model.parameters()).device
@@ -86,7 +86,7 @@ def embed_videos(
     rows: list[NDArray[np.float32]] = []
     waiting: list[Tensor] = []
     with (
-        undisturbed(model),
+        evaluation_mode(model),
         torch.autocast("cuda", enabled=amp and device.type == "cuda"),
         tqdm(total=len(wanted), unit="video", desc=f"embedding (epoch {epoch})", disable=None) as bar,
     ):

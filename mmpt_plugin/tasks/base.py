@@ -161,13 +161,13 @@ class TrainingTask(VideoClipTask):
                 f"({max(1, int(updates) // 10)}), or train longer"
             )
 
-    def keep_backbone(self, bert: str, save_dir: str) -> None:
+    def keep_text_backbone(self, bert: str, save_dir: str) -> None:
         """Make the text backbone part of what the run saves: its record in the checkpoints, its folder beside them."""
         self.state.merge_state_dict({"text_backbone": TextBackbone.load(bert).record()})
         if world()[0] == 0:
             save_reference(bert, Path(save_dir) / "bert")
 
-    def kept_backbone(self, bert: str) -> TextBackbone | None:
+    def kept_text_backbone(self, bert: str) -> TextBackbone | None:
         """The text backbone of the checkpoint that fairseq opens, wherever `bert` has gone; None for early checkpoints."""
         record = self.state.state_dict.get("text_backbone")
         return None if record is None else TextBackbone.of_record(record, bert)

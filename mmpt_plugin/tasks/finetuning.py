@@ -145,12 +145,12 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
             ValueError: if the checkpoint does not fit `model.bert`, by its sizes or its vocabulary.
         """
         if from_checkpoint:
-            return FairseqVideoClipModel.from_config(cfg, self.kept_backbone(cfg.bert))
+            return FairseqVideoClipModel.from_config(cfg, self.kept_text_backbone(cfg.bert))
         self.model_config.chunk_pairs = cfg.chunk_pairs  # how to compute is this run's choice, and what to train
         self.model_config.freeze_text = cfg.freeze_text
         content = read_checkpoint(self.checkpoint, SETTING)
         check_vocabulary(self.model_config.bert, content, self.checkpoint.parent / "bert", str(self.checkpoint))
-        self.keep_backbone(self.model_config.bert, self.cfg.save_dir)
+        self.keep_text_backbone(self.model_config.bert, self.cfg.save_dir)
         model = FairseqVideoClipModel.from_config(self.model_config)
         check_state_dict(model, content["model"], f"{SETTING}: {self.checkpoint}", new_classifier=True)
         with open_dict(cfg):

@@ -165,7 +165,7 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
         """The model; its BERT's configuration and tokenizer are kept beside the checkpoints."""
         if from_checkpoint and cfg._name == "videoclip":  # its weights come from the checkpoint, not from the BERT
-            return FairseqVideoClipModel.from_config(cfg, self.kept_backbone(cfg.bert))
+            return FairseqVideoClipModel.from_config(cfg, self.kept_text_backbone(cfg.bert))
         if (start := self.start_checkpoint) is not None:
             content = read_checkpoint(start)
             check_vocabulary(self.cfg.bert, content, start.parent / "bert", str(start))
@@ -173,7 +173,7 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
                 may_begin = str(start) == self.cfg.finetune_from_model
                 check_same_similarity(content, cfg, str(start), may_begin=may_begin)
             self.check_frozen(content, bool(getattr(cfg, "freeze_text", False)))
-        self.keep_backbone(self.cfg.bert, self.cfg.save_dir)
+        self.keep_text_backbone(self.cfg.bert, self.cfg.save_dir)
         self.model = super().build_model(cfg, from_checkpoint)
         self.label_towers(self.model, self.cfg.optimizer)
         return self.model

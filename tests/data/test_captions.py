@@ -82,7 +82,7 @@ class TestEncodeCaptions:
 
     def test_a_part_without_pieces_is_dropped_too(self):
         encoded, counts = encode_captions([[TimedText(0, 8, "abcdefgh - abcdefgh")]], spell, 6)
-        assert [len(caption.tokens) for caption in encoded[0]] == [8, 8]
+        assert [len(caption.pieces) for caption in encoded[0]] == [8, 8]
         assert counts == {"split": 1, "no_pieces": 1}
 
     @patient
@@ -90,7 +90,7 @@ class TestEncodeCaptions:
     def test_no_piece_is_lost(self, lines, limit):
         captions = deduplicate(lines)
         (encoded,), _ = encode_captions([captions], spell, limit)
-        assert [piece for caption in encoded for piece in caption.tokens] == spell(["".join(texts(captions))])[0]
+        assert [piece for caption in encoded for piece in caption.pieces] == spell(["".join(texts(captions))])[0]
         for earlier, later in pairwise(encoded):
             assert earlier.start <= later.start and earlier.end <= later.end
 

@@ -110,16 +110,16 @@ def test_captions_of_a_group(stored):
     assert table.token_counts.tolist() == [len(caption) for _, _, tokens in picked for caption in tokens]
 
 
-def obvious_clip(video, span, max_seconds, max_tokens):
+def obvious_clip(video, span, max_seconds, max_pieces):
     """One clip, straight from the lists."""
     (features, _, tokens), (start, end, first, last) = video, span
     rows = features[start:end][:max_seconds]
-    return rows, len(rows), list(chain(*tokens[first:last]))[:max_tokens]
+    return rows, len(rows), list(chain(*tokens[first:last]))[:max_pieces]
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), max_seconds=st.integers(1, 40), max_tokens=st.integers(1, 70))
-def test_clips_equal_the_obvious_version(stored, data, max_seconds, max_tokens):
+@given(data=st.data(), max_seconds=st.integers(1, 40), max_pieces=st.integers(1, 70))
+def test_clips_equal_the_obvious_version(stored, data, max_seconds, max_pieces):
     folder, videos = stored
     corpus = open_corpus(folder, LIST, verify="size")
 
@@ -132,11 +132,11 @@ def test_clips_equal_the_obvious_version(stored, data, max_seconds, max_tokens):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MappedArray, "read_ahead", lambda array, *rows: asked.append((array.path, *rows)))
         features, video_lengths, tokens, text_lengths = corpus.clips(
-            positions, spans, max_seconds=max_seconds, max_tokens=max_tokens
+            positions, spans, max_seconds=max_seconds, max_pieces=max_pieces
         )
     read = {(v, span[0] + second) for v, n, span in zip(positions, video_lengths, spans) for second in range(n)}
     assert sum(last - first for _, first, last in asked) == len(read)  # each row once
-    expected = [obvious_clip(videos[LIST[v]], span, max_seconds, max_tokens) for v, span in zip(positions, spans)]
+    expected = [obvious_clip(videos[LIST[v]], span, max_seconds, max_pieces) for v, span in zip(positions, spans)]
     assert features.dtype == np.float16 and tokens.dtype == np.int32
     np.testing.assert_array_equal(features, np.concatenate([rows for rows, _, _ in expected]))
     assert video_lengths.tolist() == [length for _, length, _ in expected]
@@ -272,9 +272,9 @@ def test_texts_are_those_of_clips(stored):
     last = np.where(np.arange(len(videos)) % 2, corpus.caption_counts[videos], 1)
     spans = np.stack([first, first, first, last], 1)
     for limit in (1, 5, 61):
-        clips = corpus.clips(videos, spans, max_tokens=limit)
-        tokens, lengths = corpus.texts(videos, first, last, max_tokens=limit)
-        np.testing.assert_array_equal(tokens, clips.tokens)
+        clips = corpus.clips(videos, spans, max_pieces=limit)
+        tokens, lengths = corpus.texts(videos, first, last, max_pieces=limit)
+        np.testing.assert_array_equal(tokens, clips.pieces)
         np.testing.assert_array_equal(lengths, clips.text_lengths)
 
 

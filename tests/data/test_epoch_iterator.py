@@ -45,10 +45,10 @@ def corpus(tiny_data: Path) -> VideoTextCorpus:
     return VideoTextCorpus.open(folder / "shards", read_video_list(folder / "train.txt"))
 
 
-def iterator(corpus: VideoTextCorpus, videos_per_batch: int = 2, **settings: int) -> GroupEpochIterator:
+def iterator(corpus: VideoTextCorpus, videos_per_group: int = 2, **settings: int) -> GroupEpochIterator:
     """12 groups of 2 videos, 1 clip each, unless told otherwise."""
     dataset = PretrainingDataset(corpus, ClipSettings(clips_per_video=1), SpecialTokens(2, 3), seed=1)
-    return GroupEpochIterator(dataset, RecordingGroups(len(corpus), videos_per_batch, 1), **settings)
+    return GroupEpochIterator(dataset, RecordingGroups(len(corpus), videos_per_group, 1), **settings)
 
 
 def signature(batch: Batch) -> tuple:
@@ -386,10 +386,10 @@ def test_a_batch_of_no_group_is_refused() -> None:
 # --- validation and evaluation ---
 
 
-def fixed(corpus: VideoTextCorpus, videos_per_batch: int = 5, **settings: int) -> FixedEpochIterator:
+def fixed(corpus: VideoTextCorpus, videos_per_group: int = 5, **settings: int) -> FixedEpochIterator:
     """The first 24 videos in groups of 5, the last of 4."""
     dataset = PretrainingDataset(corpus, ClipSettings(clips_per_video=1), SpecialTokens(2, 3), seed=1)
-    dataset.set_groups(0, consecutive_groups(len(corpus), videos_per_batch))
+    dataset.set_groups(0, consecutive_groups(len(corpus), videos_per_group))
     return FixedEpochIterator(dataset, len(dataset), **settings)
 
 

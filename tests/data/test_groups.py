@@ -14,7 +14,7 @@ def test_an_epoch_has_every_video_at_most_once(videos: int, size: int, seed: int
     assume(size <= videos)
     source = RandomGroups(videos, size, seed)
     groups = source.groups(epoch)
-    assert groups.shape == (source.num_groups, source.videos_per_batch) == (videos // size, size)
+    assert groups.shape == (source.num_groups, source.videos_per_group) == (videos // size, size)
     assert len(np.unique(groups)) == groups.size  # the remainder, fewer than a group, sits out
     assert set(groups.flat) <= set(range(videos))
     np.testing.assert_array_equal(RandomGroups(videos, size, seed).groups(epoch), groups)

@@ -62,8 +62,8 @@ def test_shards_hold_what_the_original_reads(golden, split, files):
         video_id, _, number, i = expected["meta"]
         shard = shards[f"{files}_{number}"]
         assert shard.video_ids[i] == video_id
-        captions = [shard.tokens(i, c, c + 1).tolist() for c in range(len(shard.caption_times[i]))]
-        assert shard.token_counts(i).tolist() == [len(caption) for caption in captions]
+        captions = [shard.pieces(i, c, c + 1).tolist() for c in range(len(shard.caption_times[i]))]
+        assert shard.piece_counts(i).tolist() == [len(caption) for caption in captions]
         assert_equals_original(shard.features[i], shard.caption_times[i], captions, expected)
 
 
@@ -90,8 +90,8 @@ def test_splits_and_shards_of_a_folder(tmp_path):
     shards = open_shards(tmp_path, "full")
     assert [shard.name for shard in shards] == ["train_0", "train_2", "train_10", "val_0"]
     assert [shard.video_ids[0] for shard in shards] == ["-aa", "e", "c", "g"]
-    assert shards[0].token_counts(0).tolist() == [2, 0]
-    assert shards[0].tokens(0, 0, 2).tolist() == [7, 8]
+    assert shards[0].piece_counts(0).tolist() == [2, 0]
+    assert shards[0].pieces(0, 0, 2).tolist() == [7, 8]
     assert shards[3].source == {"format": "MMPT", "captions": ""}
 
 

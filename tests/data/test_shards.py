@@ -61,10 +61,10 @@ def test_round_trip(videos, tmp_path_factory):
         np.testing.assert_array_equal(shard.caption_times[i], times)
         assert shard.features.lengths[i] == len(features) and shard.caption_times.lengths[i] == len(times)
         if tokens:
-            assert shard.token_counts(i).tolist() == [len(caption) for caption in tokens]
+            assert shard.piece_counts(i).tolist() == [len(caption) for caption in tokens]
         for first in range(len(tokens) + 1):
             for last in range(first, len(tokens) + 1):
-                run = shard.tokens(i, first, last)
+                run = shard.pieces(i, first, last)
                 assert run.dtype == np.int32
                 assert run.tolist() == [token for caption in tokens[first:last] for token in caption]
 
@@ -132,10 +132,10 @@ def test_damaged_token_starts_are_named(tmp_path, starts, message):
     folder = write_one_shard(tmp_path)
     np.save(folder / "token_starts.npy", np.array(starts))
     with pytest.raises(UnusableFile, match=rf"token_starts\.npy: .*{message}"):
-        read_shard(folder).token_counts(0)
+        read_shard(folder).piece_counts(0)
     if starts[0] == 0 and starts[-1] == 4:
         with pytest.raises(UnusableFile, match=message):
-            read_shard(folder).tokens(0, 1, 2)
+            read_shard(folder).pieces(0, 1, 2)
 
 
 # --- the writer ---
@@ -168,7 +168,7 @@ def test_a_bad_video_is_refused_and_leaves_the_shard_as_it_was(tmp_path, video, 
         writer.add("also good", np.ones((2, 3)), [[0, 1]], [[6, 7]])
     shard = read_shard(tmp_path / "train_0")
     assert shard.video_ids == ["good", "also good"]
-    assert shard.tokens(1, 0, 1).tolist() == [6, 7]
+    assert shard.pieces(1, 0, 1).tolist() == [6, 7]
 
 
 @pytest.mark.parametrize(

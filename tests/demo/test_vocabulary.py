@@ -42,7 +42,7 @@ def test_features_times_and_words_are_kept(tiny_corpus: Path, tmp_path: Path) ->
     for video, video_id in enumerate(ids):
         assert np.array_equal(ours.features(video), source.features(video))
         count = ours.caption_counts[[video]]
-        pieces, _ = ours.texts(np.array([video]), np.array([0]), count, max_tokens=10**6)
+        pieces, _ = ours.texts(np.array([video]), np.array([0]), count, max_pieces=10**6)
         assert tokenizer.decode(pieces) == " ".join(raw[video_id]["text"])
     assert (data / "youcook2").is_dir() and (data / "world.json").is_file() and not (data / "bert").exists()
     in_vocabulary_of(MINILM, tiny_corpus, data)  # what is there is kept

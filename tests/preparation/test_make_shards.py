@@ -92,8 +92,8 @@ def test_end_to_end(command, tmp_path, capsys):
             np.testing.assert_array_equal(corpus.features(position), features)
             times, counts = corpus.captions(position)
             assert times.tolist() == [[caption.start, caption.end] for caption in captions]
-            assert counts.tolist() == [len(caption.tokens) for caption in captions]
-            assert corpus.text(position, 0, 2).tolist() == captions[0].tokens + captions[1].tokens
+            assert counts.tolist() == [len(caption.pieces) for caption in captions]
+            assert corpus.text(position, 0, 2).tolist() == captions[0].pieces + captions[1].pieces
     output = capsys.readouterr().out
     assert "2 videos lack features, 1 captions" in output and "paper" in output
 
@@ -287,8 +287,8 @@ def test_from_mmpt(golden, tmp_path, workers):
             np.testing.assert_array_equal(converted.features[position], original.features[position])
             np.testing.assert_array_equal(converted.caption_times[position], original.caption_times[position])
             expected = captions[video_id]["cap"]
-            assert converted.token_counts(position).tolist() == [len(caption) for caption in expected]
-            assert converted.tokens(position, 0, len(expected)).tolist() == list(chain(*expected))
+            assert converted.piece_counts(position).tolist() == [len(caption) for caption in expected]
+            assert converted.pieces(position, 0, len(expected)).tolist() == list(chain(*expected))
 
 
 def test_captions_in_milliseconds_are_refused(command, parts, tmp_path, capsys):

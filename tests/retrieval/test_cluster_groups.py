@@ -39,12 +39,12 @@ def corpus(tiny_data: Path) -> VideoTextCorpus:
     return VideoTextCorpus.open(folder / "shards", read_video_list(folder / "train.txt"))
 
 
-def source(corpus: VideoTextCorpus, videos_per_batch: int = 4, seed: int = 1, **settings: object) -> ClusterGroups:
+def source(corpus: VideoTextCorpus, videos_per_group: int = 4, seed: int = 1, **settings: object) -> ClusterGroups:
     """Clusters of 4 out of the 8 nearest, each video embedded by its first seconds, unless told otherwise."""
     clips = ClipSettings(FIRST_SECONDS, clips_per_video=1)
     dataset = PretrainingDataset(corpus, clips, SpecialTokens(2, 3), seed=1, stream=1)
     chosen = RetrievalConfig(**{"num_neighbors": 8, **settings})
-    return ClusterGroups(FeatureMeans(), dataset, videos_per_batch, chosen, seed)
+    return ClusterGroups(FeatureMeans(), dataset, videos_per_group, chosen, seed)
 
 
 def styles_of(groups: np.ndarray) -> list[int]:

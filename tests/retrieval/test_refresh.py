@@ -12,7 +12,7 @@ from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import ClipSettings, PretrainingDataset
 from mmpt_plugin.models.videoclip import VideoClipModel
 from mmpt_plugin.retrieval import refresh
-from mmpt_plugin.retrieval.refresh import EmbeddingMemory, embed_videos, undisturbed
+from mmpt_plugin.retrieval.refresh import EmbeddingMemory, embed_videos, evaluation_mode
 
 CLIPS = 3
 
@@ -88,17 +88,19 @@ def _one_batch(dataset: PretrainingDataset) -> dict[str, torch.Tensor]:
     return dataset[0]["net_input"]
 
 
-def test_undisturbed_gives_the_mode_back_after_an_error(tiny_model: VideoClipModel) -> None:
+def test_evaluation_mode_gives_the_mode_back_after_an_error(tiny_model: VideoClipModel) -> None:
     tiny_model.train()
-    with pytest.raises(RuntimeError, match="out of memory"), undisturbed(tiny_model):
+    with pytest.raises(RuntimeError, match="out of memory"), evaluation_mode(tiny_model):
         raise RuntimeError("out of memory")
     assert tiny_model.training
 
 
-def test_undisturbed_leaves_other_devices_alone(tiny_model: VideoClipModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluation_mode_leaves_other_devices_alone(
+    tiny_model: VideoClipModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given: list[list] = []
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: given.append(devices) or nullcontext())
-    with undisturbed(tiny_model):
+    with evaluation_mode(tiny_model):
         pass
     assert given == [[]]  # on a CPU no GPU's state is touched
 
@@ -111,9 +113,9 @@ def test_vectors_are_fetched_in_blocks(
     np.testing.assert_array_equal(embed_videos(tiny_model, dataset, 1, videos_per_batch=5), whole)
 
 
-def test_undisturbed_keeps_no_gradients(tiny_model: VideoClipModel) -> None:
+def test_evaluation_mode_keeps_no_gradients(tiny_model: VideoClipModel) -> None:
     tiny_model.train()
-    with undisturbed(tiny_model):
+    with evaluation_mode(tiny_model):
         assert not (tiny_model.training or torch.is_grad_enabled())
     assert tiny_model.training and torch.is_grad_enabled()
 

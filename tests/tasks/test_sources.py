@@ -114,7 +114,7 @@ def test_clusters_get_every_setting_of_retrieval(task) -> None:
     source = made.build_source(corpus)
     assert isinstance(source, ClusterGroups)
     assert source.settings is made.cfg.retrieval  # itself: there is no second copy to forget a field in
-    assert (source.model, source.videos_per_batch, source.seed, source.num_workers) == (made.model, 4, 5, 3)
+    assert (source.model, source.videos_per_group, source.seed, source.num_workers) == (made.model, 4, 5, 3)
     assert source.dataset.corpus is corpus and source.num_groups == 24 // 4
     assert source.memory is not None
     made = task(retrieval={"embeddings": "fresh"})
@@ -125,4 +125,4 @@ def test_random_groups_without_retrieval(task) -> None:
     made = task(retrieval={"enabled": False}, videos_per_batch=5)
     source = made.build_source(made.open_corpus("train"))
     assert isinstance(source, RandomGroups)
-    assert (source.num_videos, source.videos_per_batch, source.seed) == (24, 5, 5)
+    assert (source.num_videos, source.videos_per_group, source.seed) == (24, 5, 5)
