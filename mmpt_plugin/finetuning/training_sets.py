@@ -156,7 +156,7 @@ def crosstask_training(files: BenchmarkFiles) -> TrainingSet:
 def own_training(files: BenchmarkFiles) -> TrainingSet:
     """The rows of csv/train.csv (or of `annotations`): clips with sentences, or videos with labels by the second."""
     files.require_split(own_data.NAME)
-    path = files.annotations_or(own_data.USUAL_TRAINING_TABLE)
+    path = files.annotations_or(f"{own_data.NAME}/{own_data.TRAINING_FILE}")
     kind, listed = own_data.read_own_data(path, "train")
     features = files.open_features(own_data.NAME)
     if kind == "label":

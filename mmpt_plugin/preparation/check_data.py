@@ -1,8 +1,8 @@
 """Check a data folder: what is there, what is missing, what is broken, what to run next.
 
-For HowTo100M and the seven benchmarks: the official files, expected and found counts, missing features. Annotation files
-are read as the evaluation reads them; of features the headers are read, with --full every value and every checksum. What
-only fine-tuning needs is told as well, but breaks nothing and is no part of "complete".
+For HowTo100M, the seven benchmarks, and csv/ and hirest/ where these are there: the official files, expected and found counts,
+missing features. Annotation files are read as the evaluation reads them; of features the headers are read, with --full every
+value and every checksum. What only fine-tuning needs is told as well, but breaks nothing and is no part of "complete".
 
 Exit code: 0 all that is there is sound (much may be missing), 1 something that is there is broken.
 
@@ -29,6 +29,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("data", type=Path, metavar="DIR", help="the data folder, task.data")
     parser.add_argument("--full", action="store_true", help="read all features and compare all checksums")
     parser.add_argument("--all", action="store_true", help="show all missing videos, not only the first five")
+    parser.add_argument(
+        "--drop-suffix", action="store_true", help="features are named <video id>.mp4.npy (or .webm, .mkv, ...)"
+    )
     return parser
 
 
@@ -52,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.exit(1, f"{parser.prog}: {options.data}: no such folder\n")
     from mmpt_plugin.preparation.folder_check import check_folder  # --help does not wait for it
 
-    reports = check_folder(options.data, full=options.full, show=sys.maxsize if options.all else 5)
+    reports = check_folder(
+        options.data, full=options.full, show=sys.maxsize if options.all else 5, drop_suffix=options.drop_suffix
+    )
     for report in reports:
         print_report(report)
     return int(any(report.broken for report in reports))

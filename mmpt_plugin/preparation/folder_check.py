@@ -18,14 +18,28 @@ from mmpt_plugin.data.corpus import PROGRESS_DELAY, VideoTextCorpus, open_shards
 from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.data.shards import Shard
 from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
-from mmpt_plugin.evaluation.benchmarks import BENCHMARKS, coin, crosstask, didemo, msrvtt, msrvtt_qa, youcook2
+from mmpt_plugin.evaluation.benchmarks import (
+    BENCHMARKS,
+    coin,
+    crosstask,
+    didemo,
+    hirest,
+    msrvtt,
+    msrvtt_qa,
+    own_data,
+    youcook2,
+)
 from mmpt_plugin.features.manifest import check_feature_settings, read_failures, read_settings
+from mmpt_plugin.files.names import without_video_suffix
 from mmpt_plugin.finetuning.training_sets import TRAINING_SETS
 from mmpt_plugin.preparation.shard_plan import LISTS
 
 FEATURE_SIZE = 512
 """Width of features whose folder does not state it."""
 
+SUFFIXED = (
+    ". Some are there under names with the video's suffix: --drop-suffix, and task.drop_suffix=true in evaluations"
+)
 PAPER_VIDEOS = "the paper: 1.1 million, of which 4,000 in val.txt"
 
 
@@ -105,6 +119,16 @@ def crosstask_videos(folder: Path) -> list[str]:
     return [video for _, video in test]
 
 
+def hirest_videos(folder: Path) -> list[str]:
+    """The video of each query with a moment."""
+    return [pair.video_id for pair in hirest.read_hirest(folder / hirest.TEST_FILE) if pair.moment is not None]
+
+
+def own_videos(folder: Path) -> list[str]:
+    """The video of each row of the table."""
+    return [clip.video_id for clip in own_data.read_own_data(folder / own_data.TEST_FILE)[1]]
+
+
 DIDEMO_FILES = {"test_data.json": didemo.OFFICIAL_FILE}
 
 OFFICIAL: dict[str, OfficialFiles] = {
@@ -127,22 +151,38 @@ OFFICIAL: dict[str, OfficialFiles] = {
         },
         crosstask_videos,
     ),
+    "hirest": OfficialFiles({hirest.TEST_FILE: hirest.OFFICIAL_FILE}, hirest_videos),
+    "csv": OfficialFiles({own_data.TEST_FILE: own_data.OFFICIAL_FILE}, own_videos),
 }
 
 
-def check_benchmark(name: str, data: Path, trained_on: Mapping[str, Any] | None, full: bool, show: int) -> Report:
+@dataclass(frozen=True)
+class How:
+    """How closely to look.
+
+    Attributes:
+        full: read all features and compare all checksums.
+        show: how many ids of missing videos are shown.
+        drop_suffix: features are named as in `FeatureFolder`'s argument of this name.
+    """
+
+    full: bool = False
+    show: int = 5
+    drop_suffix: bool = False
+
+
+def check_benchmark(name: str, data: Path, trained_on: Mapping[str, Any] | None, how: How) -> Report:
     """Looks at the official files of a benchmark and at the features that it needs.
 
     Args:
         name: of the benchmark.
         data: the data folder.
         trained_on: settings of the features to pre-train on, if known; a test set's must equal them.
-        full: read all features, not only their headers.
-        show: how many ids of missing videos are shown.
+        how: how closely.
     """
     report = Report(name)
-    benchmark, official = BENCHMARKS[name], OFFICIAL[name]
-    folder = data / benchmark.folder
+    official = OFFICIAL[name]
+    folder = folder_of(name, data)
     report.present = any((folder / file).exists() for file in official.files)
     absent = [file for file in official.files if not (folder / file).exists()]
     for file in absent:
@@ -158,34 +198,46 @@ def check_benchmark(name: str, data: Path, trained_on: Mapping[str, Any] | None,
     except (OSError, ValueError) as error:
         report.broken.append(str(error))
         return report
-    comparable = len(items) in (benchmark.official_items, benchmark.paper_items)
-    note = "" if comparable else ", so its numbers do not compare with published ones"
-    report.facts.append(f"{len(items)} test items, the official set has {benchmark.official_items}{note}")
+    size = ""
+    if benchmark := BENCHMARKS.get(name):
+        comparable = len(items) in (benchmark.official_items, benchmark.paper_items)
+        note = "" if comparable else ", so its numbers do not compare with published ones"
+        size = f", the official set has {benchmark.official_items}{note}"
+    report.facts.append(f"{len(items)} test items{size}")
     features = folder / "features"
-    with_features = check_features(report, features, set(items), trained_on, full, show)
+    with_features = check_features(report, features, set(items), trained_on, how)
     report.facts.append(f"{sum(video in with_features for video in items)} of them with features")
     if name in TRAINING_SETS and not report.broken:
-        report.facts += training_split(name, data)
+        report.facts += training_split(name, data, how.drop_suffix)
     if report.missing:
         report.next_steps.append(
             f"python scripts/extract_features.py --videos VIDEOS --out {features} --checkpoint s3d_howto100m.pth"
             + official.extract_options
         )
     else:
-        report.next_steps.append(f"scripts/evaluate_{name}.sh CHECKPOINT {data} RESULTS")
+        report.next_steps.append(
+            f"scripts/evaluate_{name}.sh CHECKPOINT {data} RESULTS" + " task.drop_suffix=true" * how.drop_suffix
+        )
     return report
 
 
-def training_split(name: str, data: Path) -> list[str]:
+def folder_of(name: str, data: Path) -> Path:
+    """Where the files of a benchmark lie."""
+    return data / (BENCHMARKS[name].folder if name in BENCHMARKS else name)
+
+
+def training_split(name: str, data: Path, drop_suffix: bool) -> list[str]:
     """How much there is to fine-tune on; nothing where the file is absent that only this needs."""
-    folder = data / BENCHMARKS[name].folder
-    if folder.name == "msrvtt" and not (folder / msrvtt.CAPTIONS_FILE).exists():
+    folder = folder_of(name, data)
+    only_to_train = {"msrvtt": msrvtt.CAPTIONS_FILE, "csv": own_data.TRAINING_FILE}
+    if folder.name in only_to_train and not (folder / only_to_train[folder.name]).exists():
         return []
     features = folder / "features"
     settings = read_settings(features) if features.is_dir() else None
     width = settings["feature_size"] if settings else FEATURE_SIZE
     try:
-        split = TRAINING_SETS[name](BenchmarkFiles(data, on_missing="skip", feature_size=width))
+        files = BenchmarkFiles(data, on_missing="skip", feature_size=width, drop_suffix=drop_suffix)
+        split = TRAINING_SETS[name](files)
     except (OSError, ValueError) as error:
         return [f"nothing to fine-tune on: {error}"]
     items = f"{len(split.clips)} clips" if split.clips else f"{len(split.videos)} videos"
@@ -193,7 +245,7 @@ def training_split(name: str, data: Path) -> list[str]:
 
 
 def check_features(
-    report: Report, folder: Path, wanted: set[str], trained_on: Mapping[str, Any] | None, full: bool, show: int
+    report: Report, folder: Path, wanted: set[str], trained_on: Mapping[str, Any] | None, how: How
 ) -> set[str]:
     """Looks for the features of some videos; reports those that are missing or broken.
 
@@ -208,19 +260,22 @@ def check_features(
         if settings and trained_on:
             check_feature_settings(folder, trained_on)
         width = settings["feature_size"] if settings else FEATURE_SIZE
+        features = FeatureFolder(folder, width, drop_suffix=how.drop_suffix)
     except ValueError as error:
         report.broken.append(str(error))
         return set()
-    features = FeatureFolder(folder, width)
     present = wanted & set(features.ids())
     for video_id in tqdm(sorted(present), desc=report.name, unit="file", delay=PROGRESS_DELAY):
         try:
-            features.load(video_id) if full else features.seconds(video_id)
+            features.load(video_id) if how.full else features.seconds(video_id)
         except ValueError as error:
             report.broken.append(str(error))
     missing = sorted(wanted - present)
     if missing:
-        report.missing.append(f"{folder}: features of {len(missing)} of {len(wanted)} videos: {some(missing, show)}")
+        suffixed = "" if set(missing).isdisjoint(map(without_video_suffix, features.ids())) else SUFFIXED
+        report.missing.append(
+            f"{folder}: features of {len(missing)} of {len(wanted)} videos: {some(missing, how.show)}{suffixed}"
+        )
     failed = wanted & set(read_failures(folder))
     if failed:
         report.facts.append(f"{len(failed)} videos could not be extracted: {folder / 'failures.tsv'} says why")
@@ -235,13 +290,8 @@ def some(ids: list[str], show: int) -> str:
 # -------------------------------------------------------------------------------------------------------- HowTo100M
 
 
-def check_howto100m(data: Path, full: bool, show: int) -> tuple[Report, Mapping[str, Any] | None]:
+def check_howto100m(data: Path, how: How) -> tuple[Report, Mapping[str, Any] | None]:
     """Looks at the shards and lists to pre-train on, or at how far their making has come.
-
-    Args:
-        data: the data folder.
-        full: compare all checksums and look at all values.
-        show: how many ids of missing videos are shown.
 
     Returns:
         The report; and the settings of the features in the shards, if there are shards that say.
@@ -254,11 +304,11 @@ def check_howto100m(data: Path, full: bool, show: int) -> tuple[Report, Mapping[
     for path in [files["shards"], *lists.values()]:
         if not path.exists():
             report.missing.append(f"{path}: scripts/make_shards.py makes it")
-    shards = check_shards(report, files["shards"], full) if files["shards"].exists() else []
+    shards = check_shards(report, files["shards"], how.full) if files["shards"].exists() else []
     listed: dict[str, str] = {}
     for split, path in lists.items():
         if path.exists():
-            check_list(report, split, path, shards, listed, full, show)
+            check_list(report, split, path, shards, listed, how)
     if report.missing:
         report.next_steps += steps_to_shards(report, files, folder)
     else:
@@ -283,9 +333,7 @@ def check_shards(report: Report, folder: Path, full: bool) -> list[Shard]:
     return shards
 
 
-def check_list(
-    report: Report, split: str, path: Path, shards: list[Shard], listed: dict[str, str], full: bool, show: int
-) -> None:
+def check_list(report: Report, split: str, path: Path, shards: list[Shard], listed: dict[str, str], how: How) -> None:
     """Reads a split's list, compares it with the shards and with the lists before.
 
     Args:
@@ -294,14 +342,13 @@ def check_list(
         path: of the list.
         shards: those that opened.
         listed: videos of the lists before, by split; added to.
-        full: look at all values.
-        show: how many ids of missing videos are shown.
+        how: how closely.
     """
     try:
         video_ids = read_video_list(path)
         twice = [video_id for video_id in video_ids if video_id in listed]
         if twice:
-            raise ValueError(f"{path}: {len(twice)} videos are also in {listed[twice[0]]}: {some(twice, show)}")
+            raise ValueError(f"{path}: {len(twice)} videos are also in {listed[twice[0]]}: {some(twice, how.show)}")
         listed |= dict.fromkeys(video_ids, split)
         report.facts.append(f"{split}: {len(video_ids)} videos listed")
         if shards:
@@ -310,9 +357,9 @@ def check_list(
             if corpus.missing:
                 report.missing.append(
                     f"{path}: {len(corpus.missing)} of {len(video_ids)} videos are in no shard, or are empty there: "
-                    + some(corpus.missing, show)
+                    + some(corpus.missing, how.show)
                 )
-            if full:
+            if how.full:
                 corpus.check_finite(np.arange(len(corpus)))
     except (OSError, ValueError) as error:
         report.broken.append(str(error))
@@ -340,13 +387,16 @@ def steps_to_shards(report: Report, files: Mapping[str, Path], folder: Path) -> 
     return [*steps, f"python scripts/make_shards.py --features {features} --captions {captions} --out {folder}"]
 
 
-def check_folder(data: Path, *, full: bool = False, show: int = 5) -> list[Report]:
-    """Looks at HowTo100M and all benchmarks in a data folder.
+def check_folder(data: Path, *, full: bool = False, show: int = 5, drop_suffix: bool = False) -> list[Report]:
+    """Looks at HowTo100M, at the paper's benchmarks, and at others whose folder is there.
 
     Args:
         data: the data folder.
         full: read all features and compare all checksums.
         show: how many ids of missing videos are shown.
+        drop_suffix: as for `FeatureFolder`.
     """
-    first, trained_on = check_howto100m(data, full, show)
-    return [first, *(check_benchmark(name, data, trained_on, full, show) for name in BENCHMARKS)]
+    how = How(full, show, drop_suffix)
+    first, trained_on = check_howto100m(data, how)
+    names = [name for name in OFFICIAL if name in BENCHMARKS or folder_of(name, data).is_dir()]
+    return [first, *(check_benchmark(name, data, trained_on, how) for name in names)]

@@ -112,6 +112,32 @@ def test_every_test_set_is_the_evaluation_s(data):
         assert set(videos) == {window.video_id for window in evaluated.plan().windows}
 
 
+def test_tables_of_one_s_own_and_hirest_where_they_are(check, data):
+    own, hirest = data / "csv", data / "hirest"
+    for folder in (own, hirest):
+        (folder / "features").mkdir(parents=True)
+        np.save(folder / "features" / "a.mp4.npy", np.ones((9, 512), np.float16))
+    assert "next: get test.csv into" in check(data)[1]["csv"]
+    (own / "test.csv").write_text("video,start,end,text\na,1,3,cut\nb,,,stir\n")
+    (own / "train.csv").write_text("video,start,end,text\na,1,3,cut\n")
+    moment = {"relevant": True, "clip": True, "bounds": [1, 4]}
+    (hirest / "all_data_test.json").write_text(
+        json.dumps({"cook": {"a.mp4": moment, "c.mp4": moment | {"clip": False}}})
+    )
+    said = check(data)[1]
+    assert said["csv"].startswith("incomplete") and "2 test items\n" in said["csv"]
+    assert "of 2 of 2 videos: a, b. Some are there under names with the video's suffix: --drop-suffix" in said["csv"]
+    code, said = check(data, "--drop-suffix")
+    assert code == 0 and said["hirest"].startswith("complete") and "1 test items\n" in said["hirest"]
+    assert f"next: scripts/evaluate_hirest.sh CHECKPOINT {data} RESULTS task.drop_suffix=true" in said["hirest"]
+    assert "features of 1 of 2 videos: b" in said["csv"] and "to fine-tune on: 1 clips; 0 of its" in said["csv"]
+    (own / "features" / "a.webm.npy").write_bytes((own / "features" / "a.mp4.npy").read_bytes())
+    code, said = check(data, "--drop-suffix")
+    assert code == 1 and "1 video ids have several feature files" in said["csv"]
+    (hirest / "all_data_test.json").write_text("{}")
+    assert check(data)[1]["hirest"].startswith("BROKEN")
+
+
 def test_an_empty_folder(check, tmp_path):
     code, said = check(tmp_path)
     assert code == 0

@@ -29,8 +29,9 @@ from mmpt_plugin.models.similarity import similarity
 
 logger = logging.getLogger(__name__)
 
+TEST_FILE = "all_data_test.json"
 OFFICIAL_FILE = (
-    'the official all_data_test.json of HiREST: {query: {video file: {"relevant", "clip", "v_duration", "bounds", '
+    f'the official {TEST_FILE} of HiREST: {{query: {{video file: {{"relevant", "clip", "v_duration", "bounds", '
     '"steps": [{"index", "heading", "absolute_bounds"}]}}}'
 )
 OVERLAPS = (0.5, 0.7)
@@ -156,7 +157,7 @@ class Hirest(Benchmark):
     paper: ClassVar[dict] = {}
 
     def _read(self, files: BenchmarkFiles) -> None:
-        path = files.annotations_or("hirest/all_data_test.json")
+        path = files.annotations_or(f"hirest/{TEST_FILE}")
         asked = [pair for pair in read_hirest(path) if pair.moment is not None]
         if not asked:
             raise malformed(path, OFFICIAL_FILE, "no relevant video with a moment (clip: true)")

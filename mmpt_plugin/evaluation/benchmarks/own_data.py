@@ -32,7 +32,7 @@ from mmpt_plugin.evaluation.benchmarks.text_to_video import (
 from mmpt_plugin.files import read_text
 
 NAME = "csv"
-USUAL_TABLE, USUAL_TRAINING_TABLE = f"{NAME}/test.csv", f"{NAME}/train.csv"
+TEST_FILE, TRAINING_FILE = "test.csv", "train.csv"
 OFFICIAL_FILE = (
     "a table with the columns video,start,end,text or video,start,end,label and a row for each clip, or the caption file of "
     "ActivityNet, VATEX, LSMDC or MSVD"
@@ -133,7 +133,7 @@ class OwnRetrieval(TextToVideoRetrieval):
     each_stretch_once: ClassVar[bool] = True
 
     def _read(self, files: BenchmarkFiles) -> None:
-        _, clips = read_own_data(files.annotations_or(USUAL_TABLE))
+        _, clips = read_own_data(files.annotations_or(f"{NAME}/{TEST_FILE}"))
         self.official_items = len(clips)
         found = self._with_features(clips, files)
         self._set_pairs(
@@ -150,7 +150,7 @@ class OwnSegmentation(FrameLabelling):
     paper: ClassVar[dict] = {}
 
     def _read(self, files: BenchmarkFiles) -> None:
-        path = files.annotations_or(USUAL_TABLE)
+        path = files.annotations_or(f"{NAME}/{TEST_FILE}")
         videos = own_labelled_videos(path, read_own_data(path)[1], files.open_features(NAME))
         self.official_items = len(videos)
         self._set_videos(videos, files)
@@ -163,5 +163,5 @@ def own_benchmark(data: str | Path, **options: Any) -> Benchmark:
         data: the data folder.
         options: as for `Benchmark`.
     """
-    kind, _ = read_own_data(BenchmarkFiles(Path(data), **options).annotations_or(USUAL_TABLE))
+    kind, _ = read_own_data(BenchmarkFiles(Path(data), **options).annotations_or(f"{NAME}/{TEST_FILE}"))
     return (OwnRetrieval if kind == "text" else OwnSegmentation)(data, **options)
