@@ -1,7 +1,7 @@
 """A model as a folder of the ecosystem's file formats, in which nothing is pickled.
 
 model.safetensors   the weights, float32
-config.json         the settings, the text backbone, the SHA-256 of the weights, where all came from
+config.json         the settings, the text backbone, where all came from, and the SHA-256 of every file and of itself
 tokenizer files     as transformers writes them
 README.md           the model card
 """
@@ -9,6 +9,7 @@ README.md           the model card
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -69,21 +70,31 @@ def write_folder(folder: Path, exported: ExportedModel, backbone: TextBackbone, 
         weights = {name: value.contiguous() for name, value in exported.model.state_dict().items()}
         save_file(weights, aside / WEIGHTS, {"format": "pt"})
         exported.tokenizer.save_pretrained(aside)
+        files = {path.name: sha256(path) for path in sorted(aside.iterdir()) if path.is_file()}
         settings = dataclasses.asdict(exported.config)
         del settings["bert"]  # the folder itself
         content = {
             "model_type": MODEL_TYPE,
             "format_version": FORMAT_VERSION,
-            "weights_sha256": sha256(aside / WEIGHTS),
+            "weights_sha256": files.pop(WEIGHTS),
+            "tokenizer_sha256": files,
             "model": settings,
             "text_backbone": backbone.record(),
             "features": exported.features,
             "origin": exported.origin,
         }
+        content["config_sha256"] = config_hash(content)
         with write_whole(aside / CONFIG, text=True) as file:
             json.dump(content, file, indent=2)
         with write_whole(aside / CARD, text=True) as file:
             file.write(card)
+
+
+def config_hash(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of all that config.json holds, less this hash itself; spaces and the order of keys do not count."""
+    told = {name: value for name, value in content.items() if name != "config_sha256"}
+    told = json.loads(json.dumps(told))  # as it is read back: keys are strings
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def read_folder(folder: Path) -> ExportedModel:
@@ -109,31 +120,43 @@ def read_folder(folder: Path) -> ExportedModel:
             f"{folder} is of the format {version}, and this version of mmpt_plugin reads up to {FORMAT_VERSION}: "
             "pip install --upgrade mmpt_plugin"
         )
-    parts = {name: content.get(name) for name in ("model", "text_backbone", "origin")}
+    parts = {name: content.get(name) for name in ("model", "text_backbone", "origin", "tokenizer_sha256")}
     for name, part in parts.items():
         if not isinstance(part, dict):
             raise ValueError(f"{folder / CONFIG} has no {name!r}: export the checkpoint again")
+    if content.get("config_sha256") != config_hash(content):
+        raise ValueError(
+            f"{folder / CONFIG} was altered: its content is not what config_sha256 in it says: copy or download it again, or "
+            "export the checkpoint again with other settings"
+        )
+    for name, expected in content["tokenizer_sha256"].items():
+        _check_file(folder, name, expected)
+    _check_file(folder, WEIGHTS, content.get("weights_sha256"))
     config = VideoClipConfig.of({**content["model"], "bert": str(folder)}, str(folder / CONFIG))
     backbone = TextBackbone.of_record(content["text_backbone"], str(folder / CONFIG))
     tokenizer = load_tokenizer(str(folder))
     if vocabulary_hash(tokenizer) != backbone.vocabulary:
         raise ValueError(f"the tokenizer in {folder} is not the one that was exported: its vocabulary was altered")
     model = new_model(config, str(folder / CONFIG), backbone)
-    load_weights(model, _checked_weights(folder, content.get("weights_sha256")), str(folder / WEIGHTS))
+    load_weights(model, _weights(folder / WEIGHTS), str(folder / WEIGHTS))
     features = content.get("features")
     return ExportedModel(
         model.eval(), config, tokenizer, features if isinstance(features, dict) else None, content["origin"]
     )
 
 
-def _checked_weights(folder: Path, expected: Any) -> dict[str, Any]:
-    path = folder / WEIGHTS
+def _check_file(folder: Path, name: str, expected: Any) -> None:
+    """Refuse a file that is missing, or is not what was written."""
+    path = folder / name
     if not path.is_file():
-        raise ValueError(f"{folder} has no {WEIGHTS}: copy or download the folder again, as a whole")
+        raise ValueError(f"{folder} has no {name}: copy or download the folder again, as a whole")
     if (found := sha256(path)) != expected:
         raise ValueError(
             f"{path} was altered or cut: its SHA-256 is {found}, and {CONFIG} says {expected}: copy or download it again"
         )
+
+
+def _weights(path: Path) -> dict[str, Any]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:

@@ -12,6 +12,7 @@ import torch
 from mmpt_plugin import VideoClip
 from mmpt_plugin.commands.export import main, results_files
 from mmpt_plugin.models.checkpoint import sha256
+from mmpt_plugin.models.exported import config_hash
 from mmpt_plugin.models.loading import load_videoclip
 
 TEXTS = ["add the onions", "", "stir"]
@@ -49,8 +50,10 @@ def copy(exported: Path, tmp_path: Path) -> Path:
 
 
 def change(folder: Path, **values: object) -> None:
+    """Alter config.json as one would who writes it anew, with its hash."""
     path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    content = json.loads(path.read_text()) | values
+    path.write_text(json.dumps(content | {"config_sha256": config_hash(content)}))
 
 
 def test_the_round_trip_is_bit_equal(
@@ -118,6 +121,8 @@ def test_weights_that_are_missing_or_altered(copy: Path) -> None:
         ({"format_version": 2}, r"of the format 2, .* reads up to 1: pip install --upgrade mmpt_plugin"),
         ({"format_version": "1"}, r"format_version is '1'; a whole number from 1"),
         ({"model_type": "bert"}, "is not of an exported model"),
+        ({"weights_sha256": None}, r"model\.safetensors was altered or cut"),
+        ({"tokenizer_sha256": None}, "has no 'tokenizer_sha256'"),
         ({"text_backbone": None}, "has no 'text_backbone'"),
         ({"text_backbone": {"config": {}}}, "the record of the text backbone at .* cannot be used"),
         ({"model": {"video_layers": "two"}}, r"model\.video_layers is 'two'"),
@@ -130,9 +135,37 @@ def test_a_configuration_that_was_altered(copy: Path, values: dict, message: str
         VideoClip.from_pretrained(copy)
 
 
+@pytest.mark.parametrize("name", ["features", "origin", "model", "text_backbone"])
+def test_a_setting_that_was_altered_by_hand(copy: Path, name: str) -> None:
+    path = copy / "config.json"
+    content = json.loads(path.read_text())
+    content[name] = (content[name] or {}) | {"fps": 30}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"config\.json was altered: .*export the checkpoint again"):
+        VideoClip.from_pretrained(copy)
+
+
+def test_a_configuration_that_was_only_laid_out_anew(copy: Path) -> None:
+    path = copy / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
+    VideoClip.from_pretrained(copy)
+
+
 def test_a_tokenizer_that_was_altered(copy: Path) -> None:
+    path = copy / "tokenizer_config.json"
+    path.write_text(path.read_text().replace('"do_lower_case": true', '"do_lower_case": false'))
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json was altered or cut: "):
+        VideoClip.from_pretrained(copy)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"has no tokenizer_config\.json: copy or download the folder again"):
+        VideoClip.from_pretrained(copy)
+
+
+def test_a_tokenizer_of_other_words(copy: Path) -> None:
     path = copy / "tokenizer.json"
     path.write_text(path.read_text().replace('"onion"', '"leek"'))
+    files = json.loads((copy / "config.json").read_text())["tokenizer_sha256"]
+    change(copy, tokenizer_sha256=files | {path.name: sha256(path)})
     with pytest.raises(ValueError, match="its vocabulary was altered"):
         VideoClip.from_pretrained(copy)
 
