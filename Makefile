@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 UV := $(shell command -v uv)
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt,$(PIP))
-EXTRAS := train,cpu,prepare,speech,search,report,docs,tensorboard,dev
+EXTRAS := train,cpu,prepare,speech,search,qdrant,report,docs,tensorboard,dev
 # A process a core, each with one thread of torch; the tests of a file stay together, for they share what is costly to make.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 DEMO := runs/demo

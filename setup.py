@@ -94,6 +94,7 @@ setup(
         "prepare": ["av>=14", "ijson>=3.3", "pysubs2>=1.8"],  # features and captions from raw videos
         "speech": ["av>=14", "faster-whisper>=1.1"],  # captions from speech
         "search": ["av>=14", "pysubs2>=1.8", "starlette>=0.40", "uvicorn>=0.30", "jinja2>=3.1"],  # a folder of videos
+        "qdrant": ["qdrant-client>=1.12"],  # the search's vectors on a server of their own
         "report": ["jinja2>=3.1", "altair>=6", "vl-convert-python>=1.9", "pillow>=11"],  # pages of runs and evaluations
         "ray": ["ray>=2.40"],
         "tensorboard": ["tensorboardX"],

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Measures the search in one's own videos and prints JSON.
 
-    python scripts/bench_search.py queries --windows 100000             # latency, memory, exactness of a large library
+    python scripts/bench_search.py draw LIB --windows 100000            # a large library of drawn vectors
+    python scripts/bench_search.py queries LIB                          # its latency, memory, exactness
     python scripts/bench_search.py engine sqlite+faiss --windows 100000 # an engine: ours, sqlite-vec or lancedb
     python scripts/bench_search.py serving LIBRARY --films DIR          # 20 queries a second while videos are added
     python scripts/bench_search.py page LIBRARY                         # from Enter to the first thumbnail, in Chromium
@@ -244,60 +245,60 @@ def measure_engine(args: argparse.Namespace) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- queries
 
 
-def measure_queries(args: argparse.Namespace) -> dict[str, Any]:
-    """A library of drawn videos: whole queries (windows, bounds by the second, pictures), text encoding left out."""
-    from mmpt_plugin.search.library import VideoLibrary
+def draw_library(args: argparse.Namespace) -> dict[str, Any]:
+    """Writes a library of drawn videos, with or without states of seconds and pictures; no model."""
     from mmpt_plugin.search.store import Rows, Store, Video
 
-    folder = Path(tempfile.mkdtemp(dir=args.tmp))
-    try:
-        settings = {
-            "width": WIDTH,
-            "window": 2 * STRIDE,
-            "stride": STRIDE,
-            "model": {"path": "", "sha256": "", "bert": None},
-        }
-        store = Store.create(folder, settings)
-        pool = np.random.default_rng(3).standard_normal((8192, WIDTH), dtype=np.float32).astype(np.float16)
-        starts = STRIDE * np.arange(WINDOWS_PER_VIDEO)
-        spans = np.stack([starts, starts + 2 * STRIDE], axis=1)
-        seconds = STRIDE * (WINDOWS_PER_VIDEO + 1)
-        for number, vectors in enumerate(draw_videos(args.windows)):
-            states = np.roll(pool, number * 17, axis=0)[:seconds] if args.states else pool[:0]
-            pictures = {second: bytes(6000) for second in range(0, seconds, 32)} if args.states else {}
-            video = Video(f"v{number}", Path(f"/v{number}"), 0, 0, "", seconds=seconds)
-            store.put(video, Rows(spans, vectors, states, pictures))
-        before = resident()
-        library = VideoLibrary(folder)
-        queries = draw_queries(args.queries)
-        opening = timed(lambda: library._refresh(None))
-        first = timed(lambda: library._index.search(queries[0], 40))
-        scans = [timed(lambda q=q: library._index.search(q, 40)) for q in queries]  # type: ignore[misc]
-        memory = resident() - before
-        report: dict[str, Any] = {
-            "windows": args.windows,
-            "opening s": opening,
-            "first scan s": first,
-            "scan ms": percentiles(scans),
-            "scan CPU ms": cpu_milliseconds([lambda q=q: library._index.search(q, 40) for q in queries]),  # type: ignore[misc]
-            "load average": os.getloadavg()[0],
-            "memory MiB per 100,000 windows": memory / args.windows * 1e5,
-            "disk MB": size_of(folder),
-        }
-        if args.states:
-            wholes = [timed(lambda q=q: library._search_pictures(q, 10, None, [], 0.0)) for q in queries]  # type: ignore[misc]
-            report["whole query ms (10 moments)"] = percentiles(wholes)
-            calls = [lambda q=q: library._search_pictures(q, 10, None, [], 0.0) for q in queries]
-            report["whole query CPU ms"] = cpu_milliseconds(calls)
-        wrong = 0
-        for query in queries[:20]:
-            best = np.sort(np.concatenate([v.astype(np.float32) @ query for v in draw_videos(args.windows)]))[::-1][:10]
-            wrong += not np.allclose(library._index.search(query, 10)[0], best, rtol=1e-5)
-        report["queries of 20 that differ from brute force"] = wrong
-        library.close()
-        return report
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    model = {"path": "", "sha256": "", "bert": None}
+    store = Store.create(args.library, {"width": WIDTH, "window": 2 * STRIDE, "stride": STRIDE, "model": model})
+    pool = np.random.default_rng(3).standard_normal((8192, WIDTH), dtype=np.float32).astype(np.float16)
+    starts = STRIDE * np.arange(WINDOWS_PER_VIDEO)
+    spans = np.stack([starts, starts + 2 * STRIDE], axis=1)
+    seconds = STRIDE * (WINDOWS_PER_VIDEO + 1)
+    spent = 0.0
+    for number, vectors in enumerate(draw_videos(args.windows)):
+        states = np.roll(pool, number * 17, axis=0)[:seconds] if args.states else pool[:0]
+        pictures = {second: bytes(6000) for second in range(0, seconds, 32)} if args.states else {}
+        video = Video(f"v{number}", Path(f"/v{number}"), 0, 0, "", seconds=seconds)
+        spent += timed(lambda: store.put(video, Rows(spans, vectors, states, pictures)))  # noqa: B023
+    store.close()
+    return {"windows": args.windows, "windows/s": args.windows / spent, "disk MB": size_of(args.library)}
+
+
+def measure_queries(args: argparse.Namespace) -> dict[str, Any]:
+    """Queries among a library's drawn vectors: windows alone, and with ten moments and their pictures; no text encoding."""
+    from mmpt_plugin.search.library import VideoLibrary
+
+    before = resident()
+    library = VideoLibrary(args.library)
+    queries = draw_queries(args.queries)
+    opening = timed(lambda: library._refresh(None))
+    first = timed(lambda: library._index.search(queries[0], 40))
+    windows = len(library._index)
+    scans = [lambda q=q: library._index.search(q, 40) for q in queries]
+    report: dict[str, Any] = {
+        "windows": windows,
+        "opening s": opening,
+        "first scan s": first,
+        "memory MiB per 100,000 windows": (resident() - before) / windows * 1e5,
+        "scan ms": percentiles([timed(scan) for scan in scans]),
+        "scan CPU ms": cpu_milliseconds(scans),
+    }
+    video = library.store.videos()[0]
+    if len(library.store.states(video.number, 0, 1, WIDTH)[1]):
+        wholes = [lambda q=q: library._search_pictures(q, 10, None, [], 0.0) for q in queries]
+        report["whole query ms (10 moments)"] = percentiles([timed(whole) for whole in wholes])
+        report["whole query CPU ms"] = cpu_milliseconds(wholes)
+    report["load average"] = os.getloadavg()[0]
+    if args.check:
+        products = np.concatenate([own.astype(np.float32) @ queries[: args.check].T for own in draw_videos(windows)])
+        best = -np.sort(-products, axis=0)[:10].T  # (queries, 10)
+        found = [library._index.search(query, 10)[0] for query in queries[: args.check]]
+        report["queries that differ from brute force"] = sum(
+            not np.allclose(own, right, rtol=1e-5) for own, right in zip(found, best)
+        )
+    library.close()
+    return report
 
 
 # ------------------------------------------------------------------------------------------------- server, page, index
@@ -460,11 +461,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="WHAT")
-    sub = commands.add_parser("queries", help="latency, memory and exactness of a large library")
+    sub = commands.add_parser("draw", help="write a large library of drawn vectors")
+    sub.add_argument("library", type=Path, help="a folder that does not exist")
     sub.add_argument("--windows", type=int, default=100_000)
+    sub.add_argument("--no-states", dest="states", action="store_false", help="windows only: 25 GB less for a million")
+    sub.set_defaults(measure=draw_library)
+    sub = commands.add_parser("queries", help="latency, memory and exactness of a drawn library")
+    sub.add_argument("library", type=Path)
     sub.add_argument("--queries", type=int, default=200)
-    sub.add_argument("--no-states", dest="states", action="store_false", help="scan only: without states of seconds")
-    sub.add_argument("--tmp", help="where the library is written")
+    sub.add_argument("--check", type=int, default=0, metavar="N", help="compare N queries with brute force")
     sub.set_defaults(measure=measure_queries)
     sub = commands.add_parser("engine", help="an engine for vectors")
     sub.add_argument("name", choices=sorted(ENGINES))

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mmpt-search")
 
 DEFAULT_PORT = 8765
+ENGINE_HELP = (
+    "of the vectors, qdrant:http://HOST:6333; of a new library, or where the library's is now (default: its own file)"
+)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -69,6 +72,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     new.add_argument("--window", type=int, metavar="SECONDS", help="that the video encoder sees at once")
     new.add_argument("--stride", type=int, metavar="SECONDS", help="from one window to the next")
+    sub.add_argument("--engine", metavar="ADDRESS", help=ENGINE_HELP)
 
     def add_query_options(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("-k", type=int, default=10, metavar="N", help="most hits (default 10)")
@@ -86,6 +90,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
             "--checkpoint", metavar="CKPT", help="where the library's checkpoint lies now, if it was moved"
         )
         sub.add_argument("--bert", help="where its BERT lies now")
+        sub.add_argument("--engine", metavar="ADDRESS", help=ENGINE_HELP)
 
     sub = command(
         "query", query, "find the moments that answer a sentence", 'mmpt-search query lib "add the onions" -k 5'
@@ -111,6 +116,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     sub = command("info", info, "say what a library holds, and which videos failed or vanished", "mmpt-search info lib")
     sub.add_argument("library", type=Path, metavar="LIB", help="folder of the library")
     sub.add_argument("--json", action="store_true", help="for programs")
+    sub.add_argument(
+        "--measure", action="store_true", help="compare the search with brute force first, and keep the result"
+    )
 
     sub = command("remove", remove, "take videos out of a library; the files stay", "mmpt-search remove lib soup")
     sub.add_argument("library", type=Path, metavar="LIB", help="folder of the library")
@@ -156,13 +164,13 @@ def index(args: argparse.Namespace) -> int:
 
     find_files(args.videos)  # a wrong path shall leave no empty library
     if (args.library / DATABASE).exists():
-        library = VideoLibrary.open(args.library, args.checkpoint, bert=args.bert, device=args.device)
+        library = open_library(args)
     elif args.checkpoint is None:
         raise ValueError(f"{args.library} is no library yet: give the model's --checkpoint to make one")
     else:
         library = VideoLibrary.create(
             args.library, args.checkpoint, bert=args.bert, network=args.network, precision=args.precision, fps=args.fps,
-            frame_size=args.frame_size, window=args.window, stride=args.stride, device=args.device,
+            frame_size=args.frame_size, window=args.window, stride=args.stride, engine=args.engine, device=args.device,
         )  # fmt: skip
     added = library.add(args.videos, args.transcripts, workers=args.workers, wait=args.wait)
     print(
@@ -229,6 +237,8 @@ def info(args: argparse.Namespace) -> int:
     from mmpt_plugin.search.marks import clock
 
     library = VideoLibrary.open(args.library)
+    if args.measure:
+        library.measure()
     content = library.info()
     if args.json:
         print(json.dumps(content, ensure_ascii=False, indent=1))
@@ -237,8 +247,14 @@ def info(args: argparse.Namespace) -> int:
         f"{content['videos']} videos, {content['hours']:.2f} hours, {content['windows']} windows of "
         f"{content['window_seconds']} s every {content['stride_seconds']} s, {content['lines']} spoken lines, "
         f"{content['labels']} labels, {content['bytes'] / 1e6:.1f} MB\n"
-        f"model {content['model']['path']} ({content['model']['sha256'][:12]}), features of {content['features']['network']}"
+        f"model {content['model']['path']} ({content['model']['sha256'][:12]}), features of {content['features']['network']}\n"
+        f"search: {content['engine']}"
     )
+    if measured := content["search"]:
+        print(
+            f"  recall@10 {measured['recall@10']:.3f}, median {measured['median ms']} ms ({measured['queries']} queries "
+            f"among {measured['windows']} windows)"
+        )
     for video in library.store.videos():
         state = f"failed: {video.failure}" if video.failure else clock(video.seconds)
         notes = [state, *(["gone"] if not video.path.exists() else []), *(["transcript"] if video.transcript else [])]
@@ -272,7 +288,7 @@ def labels(args: argparse.Namespace) -> int:
     from mmpt_plugin.search.labels import evaluate
     from mmpt_plugin.search.library import VideoLibrary
 
-    library = VideoLibrary.open(args.library, args.checkpoint, bert=args.bert)
+    library = VideoLibrary.open(args.library, args.checkpoint, bert=args.bert, engine=args.engine)
     said = {} if args.said is None else {"said": args.said}
     text = json.dumps(
         evaluate(library, **said) if args.evaluate else library.store.labels(), ensure_ascii=False, indent=1
@@ -296,7 +312,7 @@ def open_library(args: argparse.Namespace) -> VideoLibrary:
     """The library that a command names."""
     from mmpt_plugin.search.library import VideoLibrary
 
-    return VideoLibrary.open(args.library, args.checkpoint, bert=args.bert, device=args.device)
+    return VideoLibrary.open(args.library, args.checkpoint, bert=args.bert, engine=args.engine, device=args.device)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -313,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyError as error:
         logger.error("%s", error.args[0])
         return 2
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         logger.error("%s", error)
         return 2
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,13 +28,14 @@ from mmpt_plugin.files.names import VIDEO_SUFFIXES
 from mmpt_plugin.inference import VideoClip
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.similarity import similarity
-from mmpt_plugin.search import indexing
+from mmpt_plugin.search import engines, indexing
+from mmpt_plugin.search.engines import Engine, EngineIndex, Qdrant
 from mmpt_plugin.search.indexing import Extracted, Extraction, file_sha256
 from mmpt_plugin.search.moments import Fused, Hits, Moment, Span, find_bounds, fuse, merge_overlapping, threshold
 from mmpt_plugin.search.phrases import Query, match_expression, parse_query
-from mmpt_plugin.search.store import Line, Store, Video
+from mmpt_plugin.search.store import Line, Rows, Store, Video
 from mmpt_plugin.search.transcripts import Transcripts, read_lines
-from mmpt_plugin.search.vectors import VectorIndex
+from mmpt_plugin.search.vectors import VectorIndex, as_floats
 
 logger = logging.getLogger(__name__)
 
@@ -96,14 +98,19 @@ class VideoLibrary:
         store: its database.
     """
 
-    def __init__(self, folder: str | Path, device: str = "cpu", clip: VideoClip | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, device: str = "cpu", clip: VideoClip | None = None, engine: str | None = None
+    ) -> None:
         """Use `create` or `open`."""
         self.folder = Path(folder)
         self.store = Store(self.folder)
         self.device = device
         self.width = int(self.store.setting("width"))
         self._clip = clip
-        self._index = VectorIndex(self.width)
+        self._index: VectorIndex | EngineIndex = VectorIndex(self.width)
+        self._engine = self._open_engine(engine)
+        if self._engine is not None:
+            self._index = EngineIndex(self._engine, self.width)
         self._seen: dict[int, tuple[int, int]] = {}  # by thread: what its connection had seen when it last looked
         self._known: dict[int, Video] = {}
         self._lock = threading.RLock()
@@ -122,6 +129,7 @@ class VideoLibrary:
         frame_size: int | None = None,
         window: int | None = None,
         stride: int | None = None,
+        engine: str | None = None,
         device: str = "cpu",
     ) -> VideoLibrary:
         """Makes an empty library.
@@ -134,12 +142,16 @@ class VideoLibrary:
                 names, where that is found.
             precision, fps, frame_size: as for extraction; by default as the checkpoint states, or fp32, 30 and 224.
             window, stride: seconds; by default 16 and 8, less where the model takes less.
+            engine: address of an engine that shall hold the windows' vectors, such as "qdrant:http://HOST:6333"; by default
+                they lie in the library's file and are searched in memory.
             device: where to compute.
 
         Raises:
             FileExistsError: if the folder holds a library.
             FileNotFoundError, ValueError: if the checkpoint or the network cannot be loaded, or do not belong together.
         """
+        if engine is not None:
+            engines.check_address(engine)
         clip = VideoClip.from_pretrained(checkpoint, bert, device)
         given = {"precision": precision, "fps": fps, "frame_size": frame_size}
         network, settings = network_settings(clip, checkpoint, network, given, device)
@@ -148,22 +160,32 @@ class VideoLibrary:
         stride = stride or max(1, window // 2)
         if not 0 < stride <= window:
             raise ValueError(f"stride is {stride}; it must lie between 1 and the window of {window} seconds")
+        width, collection = clip.model.video_encoder.transformer.config.hidden_size, engines.new_collection()
+        if engine is not None:
+            Qdrant(engine, collection, width, trusted=True)  # refuses before anything is made here
         Store.create(
             Path(folder),
             {
                 "model": describe_file(Path(checkpoint)) | {"bert": bert},
                 "network": network,
                 "features": settings,
-                "width": clip.model.video_encoder.transformer.config.hidden_size,
+                "width": width,
                 "window": window,
                 "stride": stride,
+                "engine": engine and {"address": engine, "collection": collection},
             },
         ).close()
-        return cls(folder, device, clip)
+        return cls(folder, device, clip, engine)
 
     @classmethod
     def open(
-        cls, folder: str | Path, checkpoint: str | Path | None = None, *, bert: str | None = None, device: str = "cpu"
+        cls,
+        folder: str | Path,
+        checkpoint: str | Path | None = None,
+        *,
+        bert: str | None = None,
+        engine: str | None = None,
+        device: str = "cpu",
     ) -> VideoLibrary:
         """Opens a library; the model is loaded when it is first needed.
 
@@ -171,17 +193,36 @@ class VideoLibrary:
             folder: of the library.
             checkpoint: where its checkpoint lies now, if that was moved.
             bert: where its BERT lies now.
+            engine: where its engine is now; a key (QDRANT_API_KEY) goes only to an address that is given here.
             device: where to compute.
 
         Raises:
             FileNotFoundError: if there is no library, or no checkpoint where it was.
             ValueError: if the checkpoint is not the library's, or the library is of a newer version.
+            OSError: if the engine does not answer.
         """
-        library = cls(folder, device)
+        library = cls(folder, device, engine=engine)
         if checkpoint is not None:
             library._check_model(Path(checkpoint))
             library.__dict__["_model_place"] = (Path(checkpoint), bert)
         return library
+
+    def _open_engine(self, address: str | None) -> Engine | None:
+        """The engine that holds the vectors; None where the library's own file does."""
+        kept = self.store.setting("engine")
+        if kept is None:
+            if address is not None:
+                raise ValueError(
+                    f"the library {self.folder} keeps its vectors itself: --engine is chosen when it is made"
+                )
+            return None
+        engine = Qdrant(address or kept["address"], kept["collection"], self.width, trusted=address is not None)
+        if len(engine) < self.store.window_count():
+            raise ValueError(
+                f"the engine {engine.address} has {len(engine)} of the {self.store.window_count()} windows of the library "
+                f"{self.folder} (collection {engine.collection}): restore it there, or index anew"
+            )
+        return engine
 
     # ------------------------------------------------------------------------------------------------------------ model
 
@@ -263,6 +304,8 @@ class VideoLibrary:
         files = find_files(videos)
         found = Transcripts(transcripts)
         with self._only_writer(wait):
+            if self._engine is not None:
+                self._engine.keep_only(self.store.searchable())  # what a killed process left behind goes
             added, tasks = self._plan(files, found)
             extraction = Extraction(
                 self.store.setting("network"), tuple(self.store.setting("features").items()), self.device
@@ -283,7 +326,10 @@ class VideoLibrary:
             KeyError: if the library has no such video.
         """
         with self._only_writer(wait):
-            self.store.remove(self.video(video_id).number)
+            number = self.video(video_id).number
+            self.store.remove(number)
+            if self._engine is not None:
+                self._engine.remove([number])
 
     def _only_writer(self, wait: float) -> AbstractContextManager[None]:
         return lock(self.folder / WRITER_LOCK, purpose=f"the library {self.folder}", wait_seconds=wait)
@@ -319,7 +365,8 @@ class VideoLibrary:
                     continue
             video_id = old.id if old else free_name(name, taken)
             taken.add(video_id)
-            tasks.append(Task(Video(video_id, path, size, modified, ""), transcript, old is not None))
+            number = old.number if old else 0
+            tasks.append(Task(Video(video_id, path, size, modified, "", number=number), transcript, old is not None))
         added.vanished = sorted(video.id for video in vanished.values())
         return added, tasks
 
@@ -341,7 +388,7 @@ class VideoLibrary:
         if isinstance(outcome, str):
             logger.warning("%s failed: %s", video.id, outcome)
             added.failed[video.id] = outcome
-            self.store.put(replace(video, failure=outcome), None)
+            self._put(replace(video, failure=outcome), None)
             return
         lines: list[Line] = []
         warning = outcome.warning
@@ -372,7 +419,22 @@ class VideoLibrary:
             The video's number.
         """
         rows = indexing.encode(self.clip, features, self.store.setting("window"), self.store.setting("stride"))
-        return self.store.put(replace(video, seconds=len(features)), replace(rows, pictures=dict(pictures)), lines)
+        return self._put(replace(video, seconds=len(features)), replace(rows, pictures=dict(pictures)), lines)
+
+    def _put(self, video: Video, rows: Rows | None, lines: Sequence[Line] = ()) -> int:
+        """Writes a video in place of the one with its number; returns its new number.
+
+        With an engine its windows go there first: whatever kills the process, the library lists no video without them.
+        """
+        if self._engine is not None and rows is not None:
+            number = self.store.next_number()
+            self._engine.remove([number])
+            self._engine.add(number, rows.spans, rows.vectors)
+            rows = replace(rows, vectors=rows.vectors[:0])
+        number = self.store.put(video, rows, lines)
+        if self._engine is not None and video.number:
+            self._engine.remove([video.number])
+        return number
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
@@ -398,6 +460,59 @@ class VideoLibrary:
                 return video
         raise KeyError(f"the library {self.folder} has no video number {number}")
 
+    @property
+    def _engine_name(self) -> str:
+        """Where the vectors are searched, for people."""
+        engine = self.store.setting("engine")
+        return f"{engine['address']} ({engine['collection']})" if engine else "SQLite and FAISS, exact"
+
+    def measure(self, queries: int = 32) -> dict[str, Any]:
+        """Compares searches with the plain products of all windows, and keeps the result with the library.
+
+        Args:
+            queries: how many vectors are drawn: windows of the library, around their mean.
+
+        Returns:
+            Of how many queries and windows; `recall@10`, the share of the ten best windows that a search finds; and the
+            median search's milliseconds.
+
+        Raises:
+            ValueError: if the library is empty.
+        """
+        with self._lock:
+            self._refresh(None)
+            sample = self._index.sample()
+            if not len(sample):
+                raise ValueError(f"the library {self.folder} has no windows to search")
+            rng = np.random.default_rng(0)
+            chosen = sample[rng.choice(len(sample), min(queries, len(sample)), replace=False)] - sample.mean(axis=0)
+            best = np.zeros((len(chosen), 0), np.float32)  # scores of the ten best so far
+            for vectors in self._all_vectors():
+                best = -np.sort(-np.hstack([best, similarity(chosen, vectors)]), axis=1)[:, :10]
+            self._index.search(chosen[0], 10)  # the first search prepares the others
+            shares, seconds = [], []
+            for query, right in zip(chosen, best):
+                begun = time.perf_counter()
+                scores, _ = self._index.search(query, 10)
+                seconds.append(time.perf_counter() - begun)
+                slack = 1e-4 * float(np.abs(right).max())  # of arithmetic in another order
+                shares.append(float((scores >= right[-1] - slack).sum()) / len(right))
+        report = {
+            "queries": len(chosen), "windows": len(self._index), "recall@10": round(float(np.mean(shares)), 4),
+            "median ms": round(1000 * float(np.median(seconds)), 1),
+        }  # fmt: skip
+        self.store.put_setting("search", report)
+        return report
+
+    def _all_vectors(self) -> Iterator[Floats]:
+        """(n, width) in parts, as they are kept."""
+        if self._engine is None:
+            for _, _, vectors in self.store.windows(None, self.width):
+                yield vectors.astype(np.float32)
+        else:
+            for vectors, _ in self._engine.scan(self.store.searchable()):
+                yield vectors.astype(np.float32)
+
     def info(self) -> dict[str, Any]:
         """Counts, settings, and the videos that failed or vanished; JSON types only."""
         videos = self.store.videos()
@@ -415,12 +530,21 @@ class VideoLibrary:
             "labels": len(self.store.labels()),
             "model": {"path": model["path"], "sha256": model["sha256"]},
             "features": self.store.setting("features"),
-            "search": "exact",
+            "engine": self._engine_name,
+            "search": self.store.setting("search"),
             "bytes": sum(path.stat().st_size for path in self.folder.glob(f"{self.store.path.name}*")),
             "failed": {video.id: video.failure for video in videos if video.failure is not None},
             "warnings": {video.id: video.warning for video in whole if video.warning},
             "vanished": [video.id for video in videos if not video.path.exists()],
         }
+
+    def prepare(self) -> None:
+        """Loads the model and the vectors now and not at the first query."""
+        self.embed("a sentence")
+        with self._lock:
+            self._refresh(None)
+            if isinstance(self._index, VectorIndex):
+                self._index.encode_new()
 
     def search(
         self, text: str, k: int = 10, within: str | Sequence[str] | None = None, said: float = DEFAULT_SAID
@@ -465,7 +589,7 @@ class VideoLibrary:
         with self._lock:
             self._refresh(None)
         first, states = self.store.states(video.number, int(start), int(np.ceil(end)), self.width)
-        chosen = states[int(start) - first : max(int(np.ceil(end)), int(start) + 1) - first].astype(np.float32)
+        chosen = as_floats(states[int(start) - first : max(int(np.ceil(end)), int(start) + 1) - first])
         query = chosen.mean(axis=0) - self._index.sample().mean(axis=0)
         found = self._search_pictures(query, k, None, [], 0.0, without=Span(video.number, start, end, 0))
         return Hits(found)  # whether the best stands out is no question here: the moment itself is the best
@@ -474,7 +598,7 @@ class VideoLibrary:
         """The similarity of each second's state and the query, (seconds,)."""
         video = self.video(video_id)
         _, states = self.store.states(video.number, 0, video.seconds, self.width)
-        return similarity(states.astype(np.float32), self.embed(text))
+        return similarity(as_floats(states), self.embed(text))
 
     def highlights(self, k: int = 10, within: str | Sequence[str] | None = None) -> Hits:
         """Windows unlike the rest: those whose nearest neighbours in the library are the furthest.
@@ -497,14 +621,10 @@ class VideoLibrary:
         thread, now = threading.get_ident(), self.store.change_counter()
         if self._seen.get(thread) != now:
             there = self.store.searchable()
-            indexed = set(self._index.videos())
-            if gone := indexed - there:
-                self._index.remove(gone)
-            new = there - indexed
-            if new:
-                self._index.reserve(self._index.count + (0 if indexed else self.store.window_count()))
-                for number, spans, vectors in self.store.windows(new if indexed else None, self.width):
-                    self._index.add(vectors, np.column_stack([np.full(len(spans), number), spans]))
+            if isinstance(self._index, EngineIndex):
+                self._index.follow(there, self.store.window_count())
+            else:
+                self._take_over(self._index, there)
             self._known = {video.number: video for video in self.store.videos() if video.failure is None}
             self._seen[thread] = now
         if within is None:
@@ -514,6 +634,16 @@ class VideoLibrary:
         if missing := [video_id for video_id in wanted if video_id not in by_id]:
             raise KeyError(f"the library {self.folder} has no video {missing[0]!r}: mmpt-search info lists what it has")
         return {by_id[video_id] for video_id in wanted}
+
+    def _take_over(self, index: VectorIndex, there: set[int]) -> None:
+        """Brings the vectors in memory to the state of the file."""
+        indexed = index.videos()
+        if gone := indexed - there:
+            index.remove(gone)
+        if new := there - indexed:
+            index.reserve(index.count + (0 if indexed else self.store.window_count()))
+            for number, spans, vectors in self.store.windows(new if indexed else None, self.width):
+                index.add(vectors, np.column_stack([np.full(len(spans), number), spans]))
 
     def _search_pictures(
         self,
@@ -552,7 +682,7 @@ class VideoLibrary:
             if len(states) < end - first:  # removed a moment ago
                 continue
             left = max(0, start - MARGIN - first)
-            scores = similarity(states[left : end + MARGIN - first].astype(np.float32), vector)
+            scores = similarity(as_floats(states[left : end + MARGIN - first]), vector)
             origin = first + left
             begins, ends, best = find_bounds(scores, start - origin, end - origin)
             found.append(Span(number, origin + begins, origin + ends, best))
@@ -566,7 +696,7 @@ class VideoLibrary:
             if len(kept) == k:
                 return kept + moments[position:]
             first, states = self.store.states(moment.video, int(moment.start), int(moment.end), self.width)
-            own = states[int(moment.start) - first : int(moment.end) - first].astype(np.float32)
+            own = as_floats(states[int(moment.start) - first : int(moment.end) - first])
             if not len(own):
                 continue
             direction = own.mean(axis=0) - mean

@@ -321,7 +321,7 @@ def serve(library: VideoLibrary, host: str, port: int) -> int:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise OSError(f"--host {host} --port {port}: cannot listen there ({error}); choose another port") from error
-    library.embed("a sentence")  # loads the model now and not at the first query
+    library.prepare()
     if (
         host in WILDCARDS
         or not ipaddress.ip_address(socket.gethostbyname(host) if ":" not in host else host).is_loopback

@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from mmpt_plugin.search.phrases import words_of
 
 DATABASE = "library.sqlite"
-VERSION = 1
+VERSION = 2  # 2: the windows' vectors may lie in an engine elsewhere
+OLDEST_VERSION = 1
 STATE_BLOCK = 64  # seconds of states in one row
 PAGE_BYTES = 16_384
 BUSY_SECONDS = 30
+MAPPED_BYTES = 0x7FFF0000  # as much of the file as SQLite maps at most: pages are then read without being copied
 
 SCHEMA = f"""
 PRAGMA page_size = {PAGE_BYTES};
@@ -127,9 +129,10 @@ class Store:
             version = self.setting("version")
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{self.path} is no library's database ({error}): restore it or index anew") from error
-        if version != VERSION:
+        if not isinstance(version, int) or not OLDEST_VERSION <= version <= VERSION:
             raise ValueError(
-                f"{self.path} has version {version}, this release reads {VERSION}: update mmpt_plugin, or index anew"
+                f"{self.path} has version {version}, this release reads {OLDEST_VERSION} to {VERSION}: update "
+                "mmpt_plugin, or index anew"
             )
 
     @classmethod
@@ -166,7 +169,7 @@ class Store:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA trusted_schema = OFF")
-            connection.execute("PRAGMA mmap_size = 268435456")
+            connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
             connection.execute("PRAGMA journal_mode = WAL")
             self._local.connection = connection
         return self._local.connection
@@ -229,6 +232,16 @@ class Store:
                 )
             self._put_lines(connection, number, lines)
         return number
+
+    def next_number(self) -> int:
+        """The number that the next video will get; for the only writer."""
+        row = self.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'video'").fetchone()
+        return 1 + (row[0] if row else 0)
+
+    def put_setting(self, name: str, value: Any) -> None:
+        """Keeps a setting, as JSON."""
+        with self.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (name, json.dumps(value)))
 
     def put_lines(self, number: int, transcript: str | None, sha256: str | None, lines: Sequence[Line]) -> None:
         """Replaces what is said in a video."""
@@ -333,7 +346,7 @@ class Store:
             "SELECT vectors FROM state WHERE video = ? AND start >= ? AND start < ? ORDER BY start",
             (number, first, end),
         ).fetchall()
-        return first, np.frombuffer(b"".join(row[0] for row in rows), "<f2").reshape(-1, width)
+        return first, np.frombuffer(bytearray().join(row[0] for row in rows), "<f2").reshape(-1, width)  # writable
 
     def picture(self, number: int, second: float) -> bytes:
         """The picture nearest to a second; empty if the video has none."""

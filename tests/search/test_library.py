@@ -295,8 +295,8 @@ def test_what_is_no_library(make_library, tmp_path):
         make_library(tmp_path / "library")
     library.close()
     with sqlite3.connect(tmp_path / "library" / "library.sqlite") as database:
-        database.execute("UPDATE setting SET value = '2' WHERE name = 'version'")
-    with pytest.raises(ValueError, match="has version 2, this release reads 1"):
+        database.execute("UPDATE setting SET value = '3' WHERE name = 'version'")
+    with pytest.raises(ValueError, match="has version 3, this release reads 1 to 2"):
         VideoLibrary.open(tmp_path / "library")
 
 
