@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from mmpt_plugin.data.inputs import batches_by_length, join_texts, tokenize
 from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.data.windows import sliding_windows
-from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
+from mmpt_plugin.models.checkpoint import feature_settings, fine_tuned_on, read_checkpoint
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.exported import HUB_NAME, download, read_folder
 from mmpt_plugin.models.loading import checkpoint_config, model_of_checkpoint
@@ -40,6 +40,7 @@ class VideoClip:
         feature_settings: how the features were made that the model was trained on; None where its checkpoint does not say.
         config: the settings that the model was made with, where it was loaded.
         checkpoint: where it was loaded from.
+        fine_tuned_on: the benchmark that it was fine-tuned on, if its checkpoint says so.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class VideoClip:
         feature_settings: Mapping[str, Any] | None = None,
         config: VideoClipConfig | None = None,
         checkpoint: Path | None = None,
+        fine_tuned_on: str | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.feature_settings = feature_settings
         self.config = config
         self.checkpoint = checkpoint
+        self.fine_tuned_on = fine_tuned_on
         self._extractors: dict[str | None, FeatureExtractor] = {}
 
     @classmethod
@@ -79,11 +82,13 @@ class VideoClip:
             if bert:
                 raise ValueError(f"bert={bert!r}: the folder {path} has its own tokenizer, so that none can be given")
             own = read_folder(path)
-            return cls(own.model.to(device), own.tokenizer, own.features, own.config, path)
+            tuned = own.origin.get("fine_tuned_on")
+            return cls(own.model.to(device), own.tokenizer, own.features, own.config, path, tuned)
         content = read_checkpoint(path, "checkpoint")
         cfg = checkpoint_config(path, content, bert)
         model = model_of_checkpoint(path, content, cfg)
-        return cls(model.to(device), load_tokenizer(cfg.bert), feature_settings(content), cfg, path)
+        settings, tuned = feature_settings(content), fine_tuned_on(content)
+        return cls(model.to(device), load_tokenizer(cfg.bert), settings, cfg, path, tuned)
 
     @torch.no_grad()
     def encode_text(

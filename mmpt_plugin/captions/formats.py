@@ -193,4 +193,4 @@ def _is_of_lines(start: str) -> bool:
 
 
 def _parsed(source: Source) -> Any:
-    return parse_json(source.read_text(), source.name)
+    return parse_json(source.read_text(), source.name, null_for_nan=True)  # Whisper's log-probabilities may be NaN

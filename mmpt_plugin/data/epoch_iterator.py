@@ -232,10 +232,21 @@ class GroupEpochIterator(EqualSharesEpochIterator):
             )
         if groups.dtype != torch.int64 or groups.min() < 0 or groups.max() >= len(self.dataset.corpus):
             raise _unusable(f"its groups hold others than the {len(self.dataset.corpus)} training videos")
-        rows = np.sort(groups.numpy() if self.source.repeats_videos else groups.reshape(1, -1).numpy(), axis=1)
-        if (rows[:, 1:] == rows[:, :-1]).any():
+        if _hold_twice(groups.numpy()):
             raise _unusable("its groups hold a video twice")
+        if not self.source.repeats_videos and _hold_twice(groups.reshape(1, -1).numpy()):
+            raise ValueError(
+                "the checkpoint was saved in mid-epoch with groups that share videos, as task.retrieval.enabled=true makes "
+                "them, and this run has task.retrieval.enabled=false: restore it, or set "
+                "checkpoint.reset_dataloader=true to start the epoch anew"
+            )
         return groups.numpy()
+
+
+def _hold_twice(groups: NDArray[np.int64]) -> bool:
+    """Whether a row holds a video twice."""
+    rows = np.sort(groups, axis=1)
+    return bool((rows[:, 1:] == rows[:, :-1]).any())
 
 
 class FixedEpochIterator(EpochBatchIterator):

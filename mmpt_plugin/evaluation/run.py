@@ -24,7 +24,7 @@ from mmpt_plugin.evaluation.results import results_json, write_results
 from mmpt_plugin.features.manifest import check_feature_settings
 from mmpt_plugin.files import UnusableFile, read_arrays
 from mmpt_plugin.inference import VideoClip
-from mmpt_plugin.models.checkpoint import feature_settings, fine_tuned_on, read_checkpoint, sha256
+from mmpt_plugin.models.checkpoint import sha256
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +44,6 @@ class Subject:
     checkpoint: Path | None = None
     features: Mapping[str, Any] | None = None
     fine_tuned_on: str | None = None
-
-    @staticmethod
-    def of_checkpoint(path: Path, content: dict[str, Any], settings: Mapping[str, Any]) -> Subject:
-        """The subject of a checkpoint that was read."""
-        return Subject(settings, path, feature_settings(content), fine_tuned_on(content))
 
 
 def prepare(benchmark: Benchmark, subject: Subject) -> EncodingPlan:
@@ -168,11 +163,9 @@ def evaluate(
 
 
 def subject_of(clip: VideoClip) -> Subject:
-    """What a model's checkpoint says of it; little, where it was made otherwise."""
+    """What a model says of itself; little, where it comes from no checkpoint."""
     settings = vars(clip.config) if clip.config is not None else {}
-    if clip.checkpoint is None or not clip.checkpoint.is_file():
-        return Subject(settings, clip.checkpoint)
-    return Subject.of_checkpoint(clip.checkpoint, read_checkpoint(clip.checkpoint), settings)
+    return Subject(settings, clip.checkpoint, clip.feature_settings, clip.fine_tuned_on)
 
 
 def read_best_possible(benchmark: Benchmark, data: Path) -> dict | None:

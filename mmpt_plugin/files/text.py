@@ -72,12 +72,13 @@ def read_json(path: str | Path, *, limit: int = TEXT_LIMIT) -> Any:
     return parse_json(read_text(path, limit=limit), path)
 
 
-def parse_json(text: str, name: object) -> Any:
-    """As `read_json`, of a text that came from `name`."""
+def parse_json(text: str, name: object, *, null_for_nan: bool = False) -> Any:
+    """As `read_json`, of a text that came from `name`; `null_for_nan` reads NaN and infinite numbers as None."""
     if (kind := kind_of(text[:200].encode(errors="replace"))) is not None:
         raise UnusableFile(f"{name}: this is {kind}, JSON is needed")
     try:
-        value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant, parse_float=_finite)
+        constant = (lambda _: None) if null_for_nan else _refuse_constant
+        value = json.loads(text, object_pairs_hook=_distinct, parse_constant=constant, parse_float=_finite)
         if SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:

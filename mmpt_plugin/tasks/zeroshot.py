@@ -27,7 +27,7 @@ from mmpt_plugin.evaluation.encoding import EncodedBatch, EncodingDataset, assem
 from mmpt_plugin.evaluation.results import format_table
 from mmpt_plugin.evaluation.run import Subject, conclude, prepare, read_best_possible
 from mmpt_plugin.models import text_backbone
-from mmpt_plugin.models.checkpoint import read_checkpoint, weights_to_evaluate
+from mmpt_plugin.models.checkpoint import feature_settings, fine_tuned_on, read_checkpoint, weights_to_evaluate
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.loading import checkpoint_config, load_weights
@@ -128,6 +128,7 @@ class VideoClipZeroShotTask(VideoClipTask):
             )
         self.checkpoint = Path(cfg.checkpoint)
         content = read_checkpoint(self.checkpoint)
+        self.content: dict[str, Any] | None = content
         self.own_model = own_model_settings(content)
         self.model_config = self.own_model or checkpoint_config(self.checkpoint, content, cfg.bert)
         beside = self.checkpoint.parent / "bert"
@@ -145,7 +146,9 @@ class VideoClipZeroShotTask(VideoClipTask):
             split=str(cfg.split),
             drop_suffix=cfg.drop_suffix,
         )
-        self.subject = Subject.of_checkpoint(self.checkpoint, content, vars(self.model_config))
+        self.subject = Subject(
+            vars(self.model_config), self.checkpoint, feature_settings(content), fine_tuned_on(content)
+        )
         self.best_possible = read_best_possible(self.benchmark, Path(cfg.data))
         self.plan = prepare(self.benchmark, self.subject)
         if self.own_model is not None and self.plan.per_frame:
@@ -173,12 +176,13 @@ class VideoClipZeroShotTask(VideoClipTask):
                     f"model.{setting.name} is {getattr(cfg, setting.name)}: an evaluation takes the settings of the model "
                     f"from {self.checkpoint} (only model.bert can be given): leave it out"
                 )
+        content, self.content = self.content or read_checkpoint(self.checkpoint), None  # only needed once
         if self.own_model is not None:
             model: BaseFairseqModel = MODEL_REGISTRY[self.own_model._name].build_model(self.own_model, self)
-            model.load_state_dict(weights_to_evaluate(read_checkpoint(self.checkpoint)))
+            model.load_state_dict(weights_to_evaluate(content))
         else:
             model = FairseqVideoClipModel.from_config(self.model_config)
-            load_weights(model, weights_to_evaluate(read_checkpoint(self.checkpoint)), str(self.checkpoint))
+            load_weights(model, weights_to_evaluate(content), str(self.checkpoint))
         keep_weights(model)
         return model
 

@@ -94,6 +94,12 @@ def test_times_of_tables(text: str, seconds: float | None) -> None:
     assert parse_time(text) == seconds
 
 
+def test_whisper_s_probabilities_that_are_no_numbers(tmp_path: Path) -> None:
+    segment = '{"start": 1, "end": 2.5, "text": "salt", "avg_logprob": NaN, "compression_ratio": -Infinity}'
+    (tmp_path / "a.json").write_text(f'{{"text": "salt", "segments": [{segment}], "language": "en"}}')
+    assert read_transcript(tmp_path / "a.json") == [(1, 2.5, "salt")]
+
+
 def test_a_table_s_bad_rows_are_their_video_s_own(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('video,start,end,text\na,0,1,"salt, then ""stir"""\nb,0\nc,x,1,pan\na,2,3,add\n')
     left, a, c = read_captions(tmp_path / "a.csv")

@@ -92,6 +92,13 @@ def test_what_lies_in_the_folder(exported: Path) -> None:
         assert told in card, told
 
 
+def test_what_it_was_fine_tuned_on_is_told(copy: Path) -> None:
+    content = json.loads((copy / "config.json").read_text())
+    content["origin"]["fine_tuned_on"] = "coin"
+    (copy / "config.json").write_text(json.dumps(content))
+    assert VideoClip.from_pretrained(copy).fine_tuned_on == "coin"
+
+
 def test_mmpts_checkpoint(golden: Path, tmp_path: Path) -> None:
     folder, bert = golden / "model", str(golden / "model" / "bert-tiny")
     main([str(folder / "checkpoint_best.pt"), str(tmp_path / "out"), "--bert", bert])

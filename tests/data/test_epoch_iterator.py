@@ -341,7 +341,10 @@ def test_a_checkpoint_without_its_place_goes_on_as_before() -> None:
             {"place": {"units": 31, "start": 0, "batches_before": 0, "processes": 2, "units_per_batch": 1}},
             "31 groups or",
         ),
-        ({"groups": torch.zeros(32, 1, dtype=torch.int64)}, "its groups hold a video twice"),
+        (
+            {"groups": torch.zeros(32, 1, dtype=torch.int64)},
+            r"share videos, .* this run has task\.retrieval\.enabled=false: restore it, or set checkpoint\.reset_dataloader",
+        ),
         ({"groups": torch.arange(1, 33)[:, None]}, "its groups hold others than the 32 training videos"),
         ({"groups": torch.arange(-1, 31)[:, None]}, "its groups hold others than the 32 training videos"),
         ({"groups": torch.arange(32)}, r"with 32 groups of \? videos"),
@@ -375,6 +378,9 @@ def test_clusters_may_share_videos_but_hold_each_once(corpus: VideoTextCorpus) -
     batches.load_state_dict(state)
     state["groups"] = torch.tensor([[0, 1], [2, 2]] * 6)
     with pytest.raises(ValueError, match="its groups hold a video twice"):
+        batches.load_state_dict(state)
+    batches.source.repeats_videos = False
+    with pytest.raises(ValueError, match="its groups hold a video twice"):  # which no setting makes
         batches.load_state_dict(state)
 
 

@@ -16,11 +16,13 @@ from mmpt_plugin.evaluation import evaluate
 from mmpt_plugin.evaluation.benchmark import Encodings
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.evaluation.results import read_results, read_scores
-from mmpt_plugin.evaluation.run import Subject, conclude, prepare, read_best_possible
+from mmpt_plugin.evaluation.run import Subject, conclude, prepare, read_best_possible, subject_of
 from mmpt_plugin.features.manifest import MANIFEST, FeatureSettings
+from mmpt_plugin.models.checkpoint import read_checkpoint
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.text_backbone import load_tokenizer
 from mmpt_plugin.models.videoclip import VideoClipModel
+from mmpt_plugin.tasks import zeroshot
 
 
 @pytest.fixture
@@ -40,14 +42,18 @@ def test_it_is_what_the_task_does(
     tiny_checkpoint: Path,
     benchmark_data: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(zeroshot, "read_checkpoint", lambda path: read.append(path) or read_checkpoint(path))
     ours = evaluate(clip, BENCHMARKS[name](benchmark_data), batch_size=3, results_path=tmp_path / "ours")
     assert read_results(tmp_path / "ours" / f"{name}.json") == ours
     fairseq_train(
         f"zeroshot_{name}", f"task.data={benchmark_data}", f"task.results_path={tmp_path / 'task'}",
         f"checkpoint.restore_file={tiny_checkpoint}", "dataset.num_workers=0", "task.report=false",
     )  # fmt: skip
+    assert read == [tiny_checkpoint]  # once: by the task, and the weights are its own
     theirs = read_results(tmp_path / "task" / f"{name}.json")
     for part in ("benchmark", "metrics", "baselines", "original", "paper", "counts", "intervals", "checkpoint"):
         assert ours[part] == theirs[part], part
@@ -66,6 +72,16 @@ def test_a_model_without_a_checkpoint(clip: VideoClip, benchmark_data: Path) -> 
     results = evaluate(bare, BENCHMARKS["coin"](benchmark_data))
     assert results["checkpoint"] == {"path": None, "sha256": None}
     assert results["metrics"] == evaluate(clip, BENCHMARKS["coin"](benchmark_data))["metrics"]
+
+
+def test_the_checkpoint_is_not_read_again(tiny_checkpoint: Path, benchmark_data: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copy(tiny_checkpoint, tmp_path / "moved.pt"))
+    clip = VideoClip.from_pretrained(moved, bert=str(tiny_checkpoint.parent / "bert"))
+    moved.unlink()
+    clip.feature_settings, clip.fine_tuned_on = {"network": "s3d", "feature_size": 512}, "coin"
+    results = evaluate(clip, BENCHMARKS["coin"](benchmark_data))
+    assert results["checkpoint"] == {"path": str(moved), "sha256": None, "fine_tuned_on": "coin"}
+    assert subject_of(clip).features == clip.feature_settings
 
 
 def test_what_is_refused(clip: VideoClip, benchmark_data: Path, tmp_path: Path) -> None:

@@ -73,6 +73,10 @@ def test_json_round_trip(value: object):
     assert parse_json(json.dumps(value), "a text") == value  # escapes whole surrogate pairs
 
 
+def test_nan_is_none_on_demand():
+    assert parse_json('{"a": [NaN, -Infinity, 1]}', "a text", null_for_nan=True) == {"a": [None, None, 1]}
+
+
 def test_json_lines_name_the_line(tmp_path: Path):
     (tmp_path / "a").write_bytes(b'\xef\xbb\xbf{"a": 1}\n\n[2]\n')
     assert list(read_json_lines(tmp_path / "a")) == [(1, {"a": 1}), (3, [2])]
