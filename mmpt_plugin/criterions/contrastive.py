@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F
@@ -13,24 +13,40 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from torch import Tensor
 
+from mmpt_plugin.bounds import check_bounds
+from mmpt_plugin.criterions.false_negatives import are_near, overlaps, say_the_same, word_sets
 from mmpt_plugin.models.precision import outside_autocast
 from mmpt_plugin.models.similarity import similarity
-from mmpt_plugin.models.videoclip import LEARNED_LOGITS
 
 logger = logging.getLogger(__name__)
 
+FALSE_NEGATIVES = ("keep", "mask", "soft")
+NO_SPANS = (
+    "criterion.false_negatives is {}, but the batches do not tell which seconds of which video a clip is (`spans`, as those "
+    "of pre-training do: data/pairs.py): set criterion.false_negatives=keep"
+)
+
 
 def info_nce(
-    queries: Tensor, candidates: Tensor, targets: Tensor, temperature: float = 1.0, *, both_ways: bool = False
+    queries: Tensor,
+    candidates: Tensor,
+    targets: Tensor,
+    temperature: float = 1.0,
+    *,
+    both_ways: bool = False,
+    excluded: Tensor | None = None,
 ) -> Tensor:
     """The core of every contrastive loss here: each query should find its own candidate among all candidates.
 
     Args:
         queries: (Q, D). Embeddings are not normalised: raw dot products are compared.
         candidates: (C, D).
-        targets: (Q,) int64, the row of each query's own candidate.
+        targets: (Q,) int64, the row of each query's own candidate; or (Q, C), the share of each candidate in what is right
+            for a query, of sum 1 (several positives: Khosla et al. 2020, https://arxiv.org/abs/2004.11362, equation 2).
         temperature: divides the dot products.
-        both_ways: the candidates look for their queries as well, on the same dot products. Row i must pair with row i.
+        both_ways: the candidates look for their queries as well, on the same dot products. Row i must pair with row i, and
+            shares and exclusions be the same for (i, j) as for (j, i).
+        excluded: (Q, C) bool, pairs that are no negatives either and are left out of the sums.
 
     Returns:
         Scalar: the mean cross-entropy of the queries, plus that of the candidates where both ways are wanted.
@@ -40,6 +56,8 @@ def info_nce(
     """
     check_temperature(temperature)
     logits = similarity(queries, candidates) / temperature  # (Q, C)
+    if excluded is not None:
+        logits = logits.masked_fill(excluded, torch.finfo(logits.dtype).min)  # infinite, a share of 0 would make it NaN
     loss = F.cross_entropy(logits, targets)
     return loss + F.cross_entropy(logits.T, targets) if both_ways else loss
 
@@ -88,6 +106,15 @@ class Candidates(NamedTuple):
     video: Tensor  #: (C, D)
     text: Tensor  #: (C * K, D), K texts of each video (data/pairs.py)
     first: int  #: where this process's first video stands among them
+    excluded: Tensor | None = None  #: (B, C) bool, pairs of the batch's rows with these that are no negatives
+    shares: Tensor | None = None  #: (B, C), of these in what is right for each of the batch's rows; the sum is 1
+    bias: Tensor | None = None  #: what the model adds to logits, if it learns such
+
+    def targets(self, rows: int) -> Tensor:
+        """What is right for the batch's rows: `shares`, or the place of each among the candidates."""
+        if self.shares is not None:
+            return self.shares
+        return self.first + torch.arange(rows, device=self.video.device)
 
 
 @torch.no_grad()
@@ -101,7 +128,7 @@ def in_batch_accuracy(
         text_embeddings: (B * K, D), K texts of each video (data/pairs.py); of these the first number is the mean of K.
         candidates: what they are compared with; by default one another.
     """
-    videos, texts, first = candidates or Candidates(video_embeddings, text_embeddings, 0)
+    videos, texts, first = (candidates or Candidates(video_embeddings, text_embeddings, 0))[:3]
     texts_each = len(text_embeddings) // len(video_embeddings)
     own = first + torch.arange(len(video_embeddings), device=video_embeddings.device)
     from_texts = similarity(text_embeddings, videos)  # (B * K, C)
@@ -118,9 +145,7 @@ class GatherRows(torch.autograd.Function):
     def forward(ctx: Any, local: Tensor) -> Tensor:
         """(B, D) of this process to (processes x B, D); every process must bring equally many rows."""
         ctx.rows = len(local)
-        parts = [torch.empty_like(local) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, local.contiguous())
-        return torch.cat(parts)
+        return rows_of_all(local)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
@@ -128,6 +153,13 @@ class GatherRows(torch.autograd.Function):
         gradient = gradient.contiguous()
         torch.distributed.all_reduce(gradient)
         return gradient[torch.distributed.get_rank() * ctx.rows :][: ctx.rows]
+
+
+def rows_of_all(local: Tensor) -> Tensor:
+    """The rows of all processes, in their order, of what needs no gradient."""
+    parts = [torch.empty_like(local) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, local.contiguous())
+    return torch.cat(parts)
 
 
 @dataclass
@@ -138,17 +170,57 @@ class VideoTextContrastiveConfig(FairseqDataclass):
     gather: bool = field(
         default=False, metadata={"help": "negatives from the batches of all processes; the paper's are of one GPU"}
     )
+    false_negatives: ChoiceEnum(list(FALSE_NEGATIVES)) = field(  # type: ignore[valid-type]
+        default="keep",
+        metadata={
+            "help": "clips of one video that overlap: negatives (keep, the paper's), left out (mask), or positives by the "
+            "share of time that they have in common (soft)"
+        },
+    )
+    near_seconds: float = field(
+        default=0.0,
+        metadata={"help": "with mask: so do clips with a smaller gap between them", "at_least": 0},
+    )
+    same_words: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "with mask or soft: pairs whose texts share so much of their word pieces are left out; null: none",
+            "above": 0,
+            "at_most": 1,
+        },
+    )
 
 
 @register_criterion("video_text_contrastive", dataclass=VideoTextContrastiveConfig)
 class VideoTextContrastiveCriterion(FairseqCriterion):
     """Symmetric InfoNCE on the embeddings of any model that returns `video_embeddings` and `text_embeddings`."""
 
-    def __init__(self, task: Any, temperature: float, gather: bool) -> None:
+    def __init__(
+        self,
+        task: Any,
+        temperature: float = 1.0,
+        gather: bool = False,
+        false_negatives: str = "keep",
+        near_seconds: float = 0.0,
+        same_words: float | None = None,
+    ) -> None:
         super().__init__(task)
         check_temperature(temperature)  # now, not in the first update
         self.temperature = temperature
         self.gather = gather and torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.false_negatives, self.near_seconds, self.same_words = str(false_negatives), near_seconds, same_words
+        self.check_false_negatives()
+
+    def check_false_negatives(self) -> None:
+        """Refuse settings that are out of bounds, or would never be read."""
+        check_bounds(self, VideoTextContrastiveConfig, "criterion")
+        unread = {"near_seconds": ("mask",), "same_words": ("mask", "soft")}
+        for name, readers in unread.items():
+            if getattr(self, name) and self.false_negatives not in readers:
+                raise ValueError(
+                    f"criterion.{name} is {getattr(self, name)}, which criterion.false_negatives={self.false_negatives} does "
+                    f"not read: set that to {' or '.join(readers)}, or leave {name} out"
+                )
 
     def check_model(self, model: torch.nn.Module) -> None:
         """Refuse a model whose logits are scaled otherwise than this loss takes them; called before training.
@@ -156,12 +228,8 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
         Raises:
             ValueError: naming the settings that exclude one another.
         """
-        learns_scale, learns_bias = (getattr(model, name, None) is not None for name in LEARNED_LOGITS)
-        if learns_scale and self.temperature != 1:
-            raise ValueError(
-                f"model.logit_scale learns what criterion.temperature={self.temperature} would fix: leave one of the two out"
-            )
-        if learns_bias:
+        learns_scale = self.check_scale(model)
+        if getattr(model, "logit_bias", None) is not None:
             raise ValueError(
                 f"model.logit_bias is read by criterion sigmoid alone, not by {type(self).__name__}, whose loss no summand "
                 "of all logits changes: leave it out"
@@ -172,14 +240,55 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
                 "loss cannot fall far; set model.logit_scale=true, or a temperature of about 0.07"
             )
 
+    def check_scale(self, model: torch.nn.Module) -> bool:
+        """Refuse a scale that is both learned and fixed; whether it is learned."""
+        learned = getattr(model, "logit_scale", None) is not None
+        if learned and self.temperature != 1:
+            raise ValueError(
+                f"model.logit_scale learns what criterion.temperature={self.temperature} would fix: leave one of the two out"
+            )
+        return learned
+
     def loss(self, video: Tensor, text: Tensor, candidates: Candidates) -> Tensor:
         """The loss of this process's embeddings; other losses with the same inputs replace this alone."""
-        if candidates.video is video:  # both directions share their dot products
+        plain = candidates.shares is None and candidates.excluded is None
+        if candidates.video is video and plain:  # both directions share their dot products
             return symmetric_info_nce(video, text, self.temperature)
         check_pairs(video, text)
-        own = candidates.first + torch.arange(len(video), device=video.device)
-        from_text = info_nce(text, candidates.video, own, self.temperature)
-        return from_text + info_nce(video, candidates.text, own, self.temperature)
+        right, excluded = candidates.targets(len(video)), candidates.excluded
+        from_text = info_nce(text, candidates.video, right, self.temperature, excluded=excluded)
+        return from_text + info_nce(video, candidates.text, right, self.temperature, excluded=excluded)
+
+    def relate(self, sample: dict[str, Any], candidates: Candidates) -> Candidates:
+        """The candidates with what is known of false negatives among them.
+
+        Raises:
+            ValueError: if the batch does not tell where its clips come from.
+        """
+        if self.false_negatives == "keep":
+            return candidates
+        if "spans" not in sample:
+            raise ValueError(NO_SPANS.format(self.false_negatives))
+        joined = len(candidates.video) > sample["nsentences"]
+        spans = sample["spans"]
+        others = rows_of_all(spans) if joined else spans
+        own = candidates.first + torch.arange(len(spans), device=spans.device)
+        is_own = torch.nn.functional.one_hot(own, len(others)).bool()
+        excluded = torch.zeros_like(is_own)
+        shares = None
+        if self.false_negatives == "mask":
+            excluded = are_near(spans, others, self.near_seconds)
+        else:
+            shares = overlaps(spans, others)
+        if self.same_words is not None:
+            inputs = sample["net_input"]
+            sets = word_sets(inputs["text_ids"], inputs["text_lengths"])
+            excluded = excluded | say_the_same(sets, rows_of_all(sets) if joined else sets, self.same_words)
+        excluded = excluded & ~is_own
+        if shares is not None:
+            shares = shares.masked_fill(excluded, 0).masked_fill(is_own, 1)
+            shares = shares / shares.sum(1, keepdim=True)
+        return candidates._replace(excluded=excluded, shares=shares)
 
     def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict]:
         """Loss of one batch of pairs.
@@ -196,6 +305,7 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
             if self.gather and self.training:  # validation's batches differ in size, and its loss not by processes
                 first = torch.distributed.get_rank() * len(video)
                 candidates = Candidates(GatherRows.apply(video), GatherRows.apply(text), first)
+            candidates = self.relate(sample, candidates)._replace(bias=output.get("logit_bias"))
             loss = self.loss(video, text, candidates)
             text_to_video, video_to_text = in_batch_accuracy(video, text, candidates)
         logging_output = {
@@ -237,13 +347,22 @@ class DirectedContrastiveConfig(VideoTextContrastiveConfig):
 class DirectedContrastiveCriterion(VideoTextContrastiveCriterion):
     """InfoNCE in the one direction that a retrieval test asks for; to fine-tune."""
 
-    def __init__(self, task: Any, temperature: float, gather: bool, direction: str) -> None:
-        super().__init__(task, temperature, gather)
+    def __init__(
+        self,
+        task: Any,
+        temperature: float = 1.0,
+        gather: bool = False,
+        false_negatives: str = "keep",
+        near_seconds: float = 0.0,
+        same_words: float | None = None,
+        direction: str = "text_to_video",
+    ) -> None:
+        super().__init__(task, temperature, gather, false_negatives, near_seconds, same_words)
         self.from_text = str(direction) == "text_to_video"
 
     def loss(self, video: Tensor, text: Tensor, candidates: Candidates) -> Tensor:
         """One direction's cross-entropy."""
         check_pairs(video, text)
-        own = candidates.first + torch.arange(len(video), device=video.device)
         queries, found = (text, candidates.video) if self.from_text else (video, candidates.text)
-        return info_nce(queries, found, own, self.temperature)
+        targets = candidates.targets(len(video))
+        return info_nce(queries, found, targets, self.temperature, excluded=candidates.excluded)

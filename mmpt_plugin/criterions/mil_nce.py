@@ -49,7 +49,7 @@ def mil_nce(
             f"got {tuple(video_embeddings.shape)} and {tuple(text_embeddings.shape)}"
         )
     check_temperature(temperature)
-    all_clips, all_texts, first = candidates or Candidates(video_embeddings, text_embeddings, 0)
+    all_clips, all_texts, first = (candidates or Candidates(video_embeddings, text_embeddings, 0))[:3]
     texts_each = texts // clips
     own = first + torch.arange(clips, device=video_embeddings.device)
     from_clips = similarity(video_embeddings, all_texts) / temperature  # (clip, all texts)
@@ -69,6 +69,15 @@ class MilNceConfig(VideoTextContrastiveConfig):
 @register_criterion("mil_nce", dataclass=MilNceConfig)
 class MilNceCriterion(VideoTextContrastiveCriterion):
     """MIL-NCE on the embeddings of clips and their bags of texts (data/pairs.py)."""
+
+    def check_false_negatives(self) -> None:
+        """Refuse to leave out or share pairs: neighbouring captions make a bag here."""
+        super().check_false_negatives()
+        if self.false_negatives != "keep":
+            raise ValueError(
+                f"criterion.false_negatives is {self.false_negatives}: criterion mil_nce knows keep alone; take "
+                "video_text_contrastive for the others"
+            )
 
     def loss(self, video: Tensor, text: Tensor, candidates: Candidates) -> Tensor:
         """See `mil_nce`."""

@@ -8,6 +8,8 @@ fairseq leaves on the host when it moves a batch's tensors to a GPU: so nothing 
      "nsentences": B,
      "ntokens": int, real seconds and word pieces, special tokens not counted
      "video_id": list[str] of B,
+     "spans": (B, 3) int64, the video's position in the corpus, the clip's first second and the one after its last; in
+              pre-training alone, where losses may ask which clips overlap
      "net_input": {"video_features": (sum of video_lengths, F), one row a second, as stored (float16; others' files
                        may have float32); cast by the model
                    "video_lengths": (B,) int64 array, seconds of each clip, at most max_video_seconds
@@ -79,14 +81,18 @@ def build_video(features: NDArray[np.floating], lengths: NDArray[np.integer]) ->
     return {"video_features": torch.from_numpy(features), "video_lengths": np.asarray(lengths, np.int64)}
 
 
-def build_pairs(index: int, video_ids: Sequence[str], video: Inputs, text: Inputs) -> Batch:
+def build_pairs(
+    index: int, video_ids: Sequence[str], video: Inputs, text: Inputs, spans: NDArray[np.integer] | None = None
+) -> Batch:
     """A batch of pairs (or of clips with bags of texts) from its two sides; `index` is the group's position in the epoch."""
     pairs = len(video_ids)
+    where = {} if spans is None else {"spans": torch.from_numpy(np.asarray(spans, np.int64))}
     return {
         "id": torch.full((pairs,), index),
         "nsentences": pairs,
         "ntokens": len(video["video_features"]) + len(text["text_ids"]) - 2 * len(text["text_lengths"]),
         "video_id": list(video_ids),
+        **where,
         "net_input": {**video, **text},
     }
 
@@ -96,11 +102,13 @@ def collate_groups(groups: Sequence[Batch]) -> Batch:
     if len(groups) == 1:
         return groups[0]
     inputs = [group["net_input"] for group in groups]
+    where = {"spans": torch.cat([group["spans"] for group in groups])} if "spans" in groups[0] else {}
     return {
         "id": torch.cat([group["id"] for group in groups]),
         "nsentences": sum(group["nsentences"] for group in groups),
         "ntokens": sum(group["ntokens"] for group in groups),
         "video_id": [video_id for group in groups for video_id in group["video_id"]],
+        **where,
         "net_input": {
             name: (torch.cat if torch.is_tensor(value) else np.concatenate)([own[name] for own in inputs])
             for name, value in inputs[0].items()

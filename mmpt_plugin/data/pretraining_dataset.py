@@ -118,7 +118,8 @@ def draw_pairs(
         of_video = np.repeat(repeated, clips.bag_captions)
         pieces, lengths = corpus.texts(of_video, caption, caption + 1, max_pieces=clips.max_text_pieces)
     video_ids = [corpus.video_ids[video] for video in repeated]
-    return build_pairs(index, video_ids, build_video(features, seconds), build_text(pieces, lengths, special))
+    seen = np.stack([repeated, spans[:, 0], spans[:, 0] + seconds], axis=1)
+    return build_pairs(index, video_ids, build_video(features, seconds), build_text(pieces, lengths, special), seen)
 
 
 def _first_clips(table: CaptionTable, seconds: int) -> NDArray[np.int64]:

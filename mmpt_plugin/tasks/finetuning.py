@@ -18,6 +18,7 @@ from mmpt_plugin.criterions import (  # noqa: F401 (registers the criterions)
     contrastive,
     frame_losses,
 )
+from mmpt_plugin.criterions.contrastive import NO_SPANS
 from mmpt_plugin.data.epoch_iterator import ShuffledEpochIterator
 from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.features.manifest import check_feature_settings
@@ -180,6 +181,8 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
                 "criterion.gather is true; fine-tuning's batches differ in size by a clip from process to process, so "
                 "that they cannot be joined: set criterion.gather=false"
             )
+        if (handling := str(getattr(cfg, "false_negatives", "keep"))) != "keep":
+            raise ValueError(NO_SPANS.format(handling))
         criterion = super().build_criterion(cfg, from_checkpoint)
         if not labels:
             criterion.check_model(self.model)
