@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-search test test-fast lint format docs bench clean
+.PHONY: help setup demo demo-search demo-pictures test test-fast lint format docs bench clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -12,6 +12,7 @@ EXTRAS := train,cpu,prepare,speech,search,qdrant,report,docs,tensorboard,dev
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 DEMO := runs/demo
 SEARCH_DEMO := runs/demo-search
+PICTURES_DEMO := runs/demo-pictures
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,10 @@ demo-search: setup  ## draw films, pre-train on such films, index them, and sear
 	$(BIN)/mmpt-search index $(SEARCH_DEMO)/films --library $(SEARCH_DEMO)/library \
 	    --checkpoint $(SEARCH_DEMO)/checkpoint_last.pt
 	@$(BIN)/python -m demo.search ask $(SEARCH_DEMO)/library
+
+demo-pictures: setup  ## films of real photographs, spoken and transcribed: train, evaluate beside baselines (Debian; fetches 210 MB)
+	$(INSTALL) --editable '.[$(EXTRAS),pictures]'
+	$(BIN)/python -m demo.pictures.chain $(PICTURES_DEMO)
 
 test: setup lint  ## all tests, with the slow ones
 	$(PYTEST) -m 'slow or not slow'

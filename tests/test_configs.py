@@ -36,6 +36,7 @@ ABLATIONS = [
 ]
 GIVEN = {  # what a user must give
     "task.data": "DATA",
+    "model.bert": "BERT",
     "task.results_path": "OUT",
     "checkpoint.save_dir": "RUN",
     "checkpoint.restore_file": "CKPT",

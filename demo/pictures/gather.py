@@ -1,15 +1,13 @@
-"""Photographs with names, from Debian's package `tuxpaint-stamps-default` (GPL-2, by Bill Kendrick and contributors).
+"""Photographs with names, and photographs to lay behind them, from two packages of Debian.
 
-Each picture is a PNG with a transparent surrounding; the text file beside it begins with its name in English. What
-counts as a photograph is a rule, not a choice by hand: see `is_photograph`.
+`tuxpaint-stamps-default` (GPL-2, Bill Kendrick and contributors): each picture is a PNG with a transparent surrounding,
+and the text file beside it begins with its name in English. `mate-backgrounds` (GPL-2 or later, several photographers):
+photographs of nature. What counts as a photograph with a name is a rule, not a choice by hand: see `named_photographs`.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +15,17 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-logger = logging.getLogger(__name__)
-
-PACKAGE = "tuxpaint-stamps-default"
-INSTALLED = Path("/usr/share/tuxpaint/stamps")
-DRAWN = {"symbols", "cartoon", "flags", "roadsigns"}  #: folders of drawings
-SMALLEST_SIDE = 100  #: pixels
+STAMPS = ("tuxpaint-stamps-default", "usr/share/tuxpaint/stamps")  #: package, and its folder of pictures
+BACKGROUNDS = ("mate-backgrounds", "usr/share/backgrounds/mate/nature")
+LICENCES = {STAMPS[0]: "GPL-2", BACKGROUNDS[0]: "GPL-2 or later"}
+DRAWN = {  #: folders of drawings
+    *("symbols", "cartoon", "flags", "roadsigns"),
+    *("easter", "halloween", "hanukkah", "newyears"),
+}
+SMALLEST_SIDE = 64  #: pixels that the longer side must have
 MOST_WORDS = 5  #: of a name; longer ones are sentences about the picture
-COLOURS = 3  #: least number of colours for the square root of the number of opaque pixels
+FLAT = 0.5  #: share of neighbouring pixels of exactly the same colour from which on a picture is a drawing
+THEMES = {"animals": "animals", "food": "garden", "plants": "garden"}  #: of folders; the others are "things"
 
 
 @dataclass(frozen=True)
@@ -33,34 +34,14 @@ class Picture:
 
     name: str
     path: Path
-
-
-def stamps_folder(cache: Path) -> Path:
-    """The package's pictures: as installed, else downloaded by apt-get and unpacked into a folder, without root.
-
-    Raises:
-        ValueError: if the package is not there and cannot be downloaded.
-    """
-    unpacked = cache / "usr" / "share" / "tuxpaint" / "stamps"
-    for folder in (INSTALLED, unpacked):
-        if folder.is_dir():
-            return folder
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise ValueError(f"the pictures come from Debian's package {PACKAGE}, and there is no apt-get here: install it")
-    cache.mkdir(parents=True, exist_ok=True)
-    logger.info("downloading %s (160 MB) into %s", PACKAGE, cache)
-    try:
-        subprocess.run(["apt-get", "download", PACKAGE], cwd=cache, check=True, capture_output=True, text=True)
-        archive = next(cache.glob(f"{PACKAGE}_*.deb"))
-        subprocess.run(["dpkg-deb", "-x", archive.name, "."], cwd=cache, check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        raise ValueError(f"{PACKAGE} could not be had ({error.stderr.strip()}): try `apt-get update` first") from error
-    archive.unlink()
-    return unpacked
+    theme: str = "things"  #: what kind of film it belongs to
 
 
 def named_photographs(stamps: Path) -> list[Picture]:
     """One photograph for each name, sorted by name.
+
+    Taken is each PNG that lies in no folder of `DRAWN`, is not drawn by an SVG beside it, is at least `SMALLEST_SIDE`
+    long, is no flat drawing (`is_photograph`) and has a name (`english_name`); of equal names, the first by path.
 
     Args:
         stamps: the package's folder of pictures.
@@ -70,24 +51,30 @@ def named_photographs(stamps: Path) -> list[Picture]:
     """
     found: dict[str, Picture] = {}
     for path in tqdm(sorted(stamps.rglob("*.png")), desc="pictures", unit="picture"):
-        if DRAWN & set(path.relative_to(stamps).parts) or path.with_suffix(".svg").exists():
+        place = path.relative_to(stamps).parts
+        if DRAWN & set(place) or path.with_suffix(".svg").exists():
             continue
         name = english_name(path.with_suffix(".txt"))
         if name and name not in found and is_photograph(read_picture(path)):
-            found[name] = Picture(name, path)
+            found[name] = Picture(name, path, THEMES.get(place[0], "things"))
     if not found:
-        raise ValueError(f"{stamps} holds no photograph with a name; the folder of Debian's {PACKAGE} is needed")
+        raise ValueError(f"{stamps} holds no photograph with a name; the folder of Debian's {STAMPS[0]} is needed")
     return sorted(found.values(), key=lambda picture: picture.name)
 
 
 def english_name(path: Path) -> str | None:
-    """The name that a stamp's text file gives in its first line, without its full stop; None if it is no short name."""
+    """The name in a stamp's text file: the beginning of its first line, as far as it is one thing with its article.
+
+    What follows a full stop, an exclamation mark, a comma, a dash or a bracket is left out, and so are quotation marks.
+    None if there is no file, no article, or more than `MOST_WORDS` words.
+    """
     if not path.is_file():
         return None
-    sentence = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip()
-    if not re.fullmatch(r"(An?|The) [A-Za-z' -]+\.", sentence) or len(sentence.split()) > MOST_WORDS:
+    line = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].replace("’", "'")
+    name = re.split(r"[.!?,;(—]", re.sub(r"[“”\"]", "", line))[0].strip()
+    if not re.fullmatch(r"(An?|The|Two|Some) [A-Za-z0-9' -]+", name) or len(name.split()) > MOST_WORDS:
         return None
-    return sentence[0].lower() + sentence[1:-1]
+    return name[0].lower() + name[1:]
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -97,11 +84,23 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def is_photograph(picture: np.ndarray) -> bool:
-    """Whether a picture is large enough, and has as many shades as a camera gives.
+    """Whether a picture is large enough, and less than `FLAT` of its neighbouring pixels are exactly alike.
 
-    Shades are counted at 5 bits a colour among the opaque pixels and compared with the square root of these pixels'
-    number: drawings have less than twice that, photographs mostly more than four times.
+    Pairs are neighbours in a row, both opaque. Drawings fill areas with one colour; a camera hardly gives two alike.
     """
-    opaque = picture[picture[..., 3] > 200][:, :3].astype(np.int32)
-    shades = len(np.unique((opaque >> 3) @ [1 << 10, 1 << 5, 1]))
-    return min(picture.shape[:2]) >= SMALLEST_SIDE and shades > COLOURS * np.sqrt(max(1, len(opaque)))
+    opaque = picture[..., 3] > 200
+    pairs = opaque[:, 1:] & opaque[:, :-1]
+    alike = (picture[:, 1:, :3] == picture[:, :-1, :3]).all(axis=-1)
+    return max(picture.shape[:2]) >= SMALLEST_SIDE and bool(pairs.any()) and (alike & pairs).sum() < FLAT * pairs.sum()
+
+
+def background_photographs(folder: Path) -> list[Path]:
+    """The photographs to lay behind pictures, sorted by path.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = sorted(folder.glob("*.jpg"))
+    if not found:
+        raise ValueError(f"{folder} holds no photographs; the folder of Debian's {BACKGROUNDS[0]} is needed")
+    return found

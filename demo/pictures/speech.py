@@ -1,15 +1,18 @@
-"""Sentences spoken by a program: espeak-ng or flite, whichever is installed."""
+"""Sentences spoken by a program: espeak-ng or flite, whichever is installed; else espeak-ng is downloaded."""
 
 from __future__ import annotations
 
-import shutil
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
+
+from demo.pictures.packages import Program, program
 
 RATE = 16_000  #: samples a second
 VOICES = {  # program -> its voices
@@ -19,31 +22,43 @@ VOICES = {  # program -> its voices
 Speaker = Callable[[str], np.ndarray]
 
 
-def speaker(number: int) -> Speaker:
-    """A voice: maps a sentence to int16 samples at `RATE`.
+@dataclass(frozen=True)
+class Voice:
+    """Maps a sentence to int16 samples at `RATE`.
 
     Args:
-        number: which of the voices at hand, counted round.
-
-    Raises:
-        ValueError: if neither program is installed.
+        name: of the program, a key of `VOICES`.
+        voice: of its voices.
+        speech: how to start it.
     """
-    voices = [(program, voice) for program, names in VOICES.items() if shutil.which(program) for voice in names]
-    if not voices:
-        raise ValueError("films need a program that speaks: apt-get install espeak-ng (or flite)")
-    program, voice = voices[number % len(voices)]
 
-    def speak(sentence: str) -> np.ndarray:
+    name: str
+    voice: str
+    speech: Program
+
+    def __call__(self, sentence: str) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "speech.wav"
-            if program == "espeak-ng":
-                command = [program, "-v", voice, "-s", "150", "-w", str(path), sentence]
+            if self.name == "espeak-ng":
+                options = ["-v", self.voice, "-s", "150", "-w", str(path), sentence]
             else:
-                command = [program, "-voice", voice, "-t", sentence, "-o", str(path)]
-            subprocess.run(command, check=True, capture_output=True)
+                options = ["-voice", self.voice, "-t", sentence, "-o", str(path)]
+            environment = os.environ | self.speech.environment
+            subprocess.run([self.speech.path, *options], check=True, capture_output=True, env=environment)
             return read_sound(path)
 
-    return speak
+
+def speakers(cache: Path) -> list[Speaker]:
+    """The voices of the program that is here.
+
+    Args:
+        cache: where packages of Debian are unpacked.
+
+    Raises:
+        ValueError: if no program is here or to be had.
+    """
+    name, speech = program(list(VOICES), cache)
+    return [Voice(name, voice, speech) for voice in VOICES[name]]
 
 
 def read_sound(path: Path) -> np.ndarray:

@@ -135,13 +135,15 @@ def usual_s3d_file() -> Path | None:
 def _load_efficientnet(argument: str, config: NetworkConfig) -> FeatureNetwork:
     """EfficientNet-Lite2 with the package's weights, or those of a file."""
     weights = Path(argument) if argument else efficientnet.weights_file()
-    model = efficientnet.load_efficientnet(weights).to(config.device)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
+    model = efficientnet.load_efficientnet(weights)
+    weights_sha256 = tensors_sha256(model)
+    dtype = PRECISIONS[config.precision]
+    model = model.to(config.device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
 
     def embed(frames: Tensor) -> Tensor:
-        return torch.stack([model(efficientnet.prepared(second)).mean(dim=0) for second in frames])
+        return torch.stack([model(efficientnet.prepared(second).to(dtype)).mean(dim=0) for second in frames])
 
-    return FeatureNetwork(efficientnet.NAME, tensors_sha256(model), efficientnet.FEATURES, embed, config.device)
+    return FeatureNetwork(efficientnet.NAME, weights_sha256, efficientnet.FEATURES, embed, config.device)
 
 
 @register_network("hf")
