@@ -31,6 +31,7 @@ setup(
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Multimedia :: Video",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
@@ -56,9 +57,11 @@ setup(
             "mmpt-results=mmpt_plugin.report.collect:main",
             "mmpt-search=mmpt_plugin.search.command:main",
             "mmpt-shards=mmpt_plugin.preparation.make_shards:main",
+            "mmpt-tokenizer=mmpt_plugin.preparation.train_tokenizer:main",
+            "mmpt-transcribe=mmpt_plugin.preparation.transcribe:main",
         ]
     },
-    python_requires=">=3.11,<3.13",
+    python_requires=">=3.11",  # fairseq has wheels for 3.11 and 3.12; embedding does without it
     # What embedding needs: torch, transformers and numpy. tqdm, filelock and safetensors come with transformers.
     install_requires=[
         "torch>=2.10",

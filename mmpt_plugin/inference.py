@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from mmpt_plugin.data.inputs import batches_by_length, join_texts, tokenize
 from mmpt_plugin.data.pairs import SpecialTokens
 from mmpt_plugin.data.windows import sliding_windows
+from mmpt_plugin.extras import naming_extras
 from mmpt_plugin.models.checkpoint import feature_settings, fine_tuned_on, read_checkpoint
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.exported import HUB_NAME, download, read_folder
@@ -195,12 +196,10 @@ class VideoClip:
         Raises:
             ValueError: if a file is no video, or the network is unknown or another than the model was trained with.
             FileNotFoundError: if a video or the network's weights are missing.
-            ImportError: without PyAV.
+            MissingExtra: without PyAV.
         """
-        try:
+        with naming_extras("prepare", "a video file"):
             from mmpt_plugin.features.one_video import open_extractor
-        except ModuleNotFoundError as error:
-            raise ImportError(f"videos need {error.name}: pip install 'mmpt_plugin[prepare]'") from error
         if network not in self._extractors:
             extractor = open_extractor(self.feature_settings, network, str(self._device))
             size, wanted = extractor.network.feature_size, self.model.video_encoder.feature_projection.input.in_features

@@ -1,27 +1,31 @@
 """Fixtures shared by all tests."""
 
+from __future__ import annotations
+
 import json
 import logging
 import pickle
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from mmpt_plugin.criterions import contrastive
 from mmpt_plugin.data.shard_writer import ShardWriter
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.videoclip import VideoClipModel
 
-from .together import REPOSITORY, composed, train
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)  # the models of the tests are too small to share
 
 GOLDEN = REPOSITORY.parent / "shared" / "golden" / "public"
@@ -96,16 +100,40 @@ def tiny_model(tiny_bert: Path) -> VideoClipModel:
         return VideoClipModel.from_backbone(VideoClipConfig(bert=str(tiny_bert), video_layers=2)).eval()
 
 
+ABSENT = re.compile("No module named '(fairseq|hydra|omegaconf)")
+WITHOUT_FAIRSEQ = find_spec("fairseq") is None
+"""An environment for embedding alone: what trains is skipped, in `scripts/try_versions.sh`."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if WITHOUT_FAIRSEQ and report.failed and (absent := ABSENT.search(str(report.longrepr))):
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: {absent[0]}'")
+    return report
+
+
+def needing_fairseq() -> Any:
+    """The module `together`."""
+    if WITHOUT_FAIRSEQ:
+        pytest.skip("fairseq is not installed")
+    from . import together
+
+    return together
+
+
 @pytest.fixture(scope="session")
 def compose_run() -> Callable[..., DictConfig]:
     """What `fairseq-hydra-train` makes of a configuration's name and overrides."""
-    return composed
+    return needing_fairseq().composed
 
 
 @pytest.fixture(scope="session")
 def fairseq_train() -> Callable[..., None]:
     """`fairseq-hydra-train` in this process: call it with a configuration's name and overrides."""
-    return train
+    return needing_fairseq().train
 
 
 def tiny_video(rng: np.random.Generator, style: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
@@ -175,6 +203,8 @@ def tiny_checkpoint(pretrain: Callable[..., None], tmp_path_factory: pytest.Temp
 @contextmanager
 def recorded_losses() -> Iterator[list[float]]:
     """The losses of the training batches while the context lasts, as they come."""
+    from mmpt_plugin.criterions import contrastive
+
     seen: list[float] = []
     original = contrastive.symmetric_info_nce
 

@@ -24,6 +24,11 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
+def cpu_seconds_of_children() -> float:
+    used = os.times()
+    return used.children_user + used.children_system
+
+
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The sdist of the checkout's tracked files, and the wheel that is built from it."""
@@ -70,10 +75,13 @@ def test_what_the_distributions_hold(distributions):
 
 
 def test_every_command_says_what_it_does(installed, tmp_path):
-    commands = sorted(path for path in installed.iterdir() if path.name.startswith("mmpt-"))
-    assert {"mmpt-configs", "mmpt-shards", "mmpt-check", "mmpt-results"} <= {path.name for path in commands}
-    for command in commands:
+    steps = ["extract", "captions", "transcribe", "tokenizer", "shards", "check"]
+    wanted = {f"mmpt-{name}" for name in [*steps, *["configs", "evaluate", "export", "report", "results", "search"]]}
+    assert wanted <= {path.name for path in installed.iterdir()}
+    for command in (installed / name for name in sorted(wanted)):
+        began = cpu_seconds_of_children()
         assert "usage:" in run(command, "--help", cwd=tmp_path)
+        assert cpu_seconds_of_children() - began < 1, f"{command.name} --help imports too much"
 
 
 def test_it_pretrains_and_evaluates_outside_the_checkout(installed, tmp_path, tiny_settings, benchmark_data):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mmpt_plugin.extras import naming_extras
+
 logger = logging.getLogger(__name__)
 
 TASK_RETRIES = 3  #: how often Ray repeats a task whose worker died
@@ -24,12 +26,11 @@ def ray_cluster(address: str, workers: int) -> Iterator[Any]:
         workers: of the local cluster.
 
     Raises:
-        ValueError: Ray is not installed, or there is no cluster at the address, or none can be started here.
+        MissingExtra: Ray is not installed.
+        ValueError: there is no cluster at the address, or none can be started here.
     """
-    try:
+    with naming_extras("ray", "--ray"):
         import ray
-    except ImportError as error:
-        raise ValueError("--ray needs the package ray: pip install 'mmpt_plugin[ray]'") from error
     check_reachable(address)
     settings: dict[str, Any] = {"address": address, "log_to_driver": False}
     if address == "local":

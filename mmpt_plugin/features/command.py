@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmpt_plugin.extras import naming_extras
+
 if TYPE_CHECKING:
     from mmpt_plugin.features.extract import Summary
 
@@ -101,7 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for activations: read when torch is loaded
     try:
-        count, summary = _extract(args)
+        with naming_extras("prepare", "mmpt-extract"):
+            count, summary = _extract(args)
     except OSError as error:
         # A single video's errors never come here: what is left is a file that was named, or the folder of features.
         if isinstance(error, FileNotFoundError) and error.errno is None:

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmpt_plugin.data.workers import available_cores
+from mmpt_plugin.extras import naming_extras
 from mmpt_plugin.preparation.workers import positive
 
 
@@ -83,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a core a worker
     began = time.monotonic()
-    from mmpt_plugin.captions import Tidying  # --help does not wait for them
-    from mmpt_plugin.preparation.caption_run import Settings, prepare
-
     try:
+        with naming_extras("prepare", parser.prog):
+            from mmpt_plugin.captions import Tidying  # --help does not wait for them
+            from mmpt_plugin.preparation.caption_run import Settings, prepare
         tidying = Tidying(options.times, options.shift, options.drop_marks, options.drop_speakers)
         settings = Settings(
             options.bert, options.max_pieces, options.compat, options.seed, tidying, options.videos_per_part

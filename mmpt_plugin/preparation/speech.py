@@ -6,6 +6,7 @@ runs may share a folder: a video is claimed by a lock, and a transcript appears 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import logging
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from mmpt_plugin.data.ray_cluster import TASK_RETRIES, ray_cluster
 from mmpt_plugin.data.workers import available_cores
+from mmpt_plugin.extras import naming_extras
 from mmpt_plugin.features.video import CONTAINERS, open_container
 from mmpt_plugin.files import LockHeld, clear_left_overs, lock, read_json, write_whole
 from mmpt_plugin.preparation.workers import run_in_workers
@@ -307,10 +309,10 @@ def model_folder(model: str) -> str:
     """A folder for a model's name: itself, or the packaged weights; else the name, which a hub may know.
 
     Raises:
-        ValueError: faster-whisper is not installed.
+        MissingExtra: faster-whisper is not installed.
     """
-    if importlib.util.find_spec("faster_whisper") is None:
-        raise ValueError("transcripts need the package faster-whisper: pip install 'mmpt_plugin[speech]'")
+    with naming_extras("speech", "a transcript"):
+        importlib.import_module("faster_whisper")
     if Path(model).is_dir():
         return str(Path(model).absolute())
     package = importlib.util.find_spec(PACKAGED)

@@ -5,8 +5,8 @@ SentencePiece unigram model as XLM-R's. With --size the folder also gets a trans
 and serves as model.bert.
 
 Example:
-    python scripts/train_tokenizer.py raw_caption.json --kind sentencepiece --pieces 32000 --out data/bert --size 12 768 12
-    python scripts/prepare_captions.py raw_caption.json --bert data/bert --out data/howto100m/captions.jsonl
+    mmpt-tokenizer raw_caption.json --kind sentencepiece --pieces 32000 --out data/bert --size 12 768 12
+    mmpt-captions raw_caption.json --bert data/bert --out data/howto100m/captions.jsonl
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Can be broken off and run again: what is done is kept. Several runs may share a 
 Exit code: 0 all videos have transcripts, 1 some failed, 2 the run could not start, 3 other runs are still at some.
 
 Examples:
-    python scripts/transcribe.py videos/ --out transcripts/ --model small.en
+    mmpt-transcribe videos/ --out transcripts/ --model small.en
     mmpt-captions transcripts/ --bert bert-base-uncased --out captions.jsonl
 """
 
@@ -20,6 +20,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmpt_plugin.extras import naming_extras
 from mmpt_plugin.preparation.workers import positive
 
 
@@ -50,10 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    from mmpt_plugin.features.folder import find_videos  # --help does not wait for them
-    from mmpt_plugin.preparation.speech import SpeechSettings, transcribe
-
     try:
+        with naming_extras("speech", parser.prog):
+            from mmpt_plugin.features.folder import find_videos  # --help does not wait for them
+            from mmpt_plugin.preparation.speech import SpeechSettings, transcribe
         found = find_videos(options.videos, options.keep_suffix)
         settings = SpeechSettings(options.model, options.language, not options.no_vad, options.beam_size)
         summary = transcribe(

@@ -25,6 +25,7 @@ from mmpt_plugin.evaluation.results import (
     shown_difference,
     table_rows,
 )
+from mmpt_plugin.extras import naming_extras
 from mmpt_plugin.files import is_hidden
 
 Rows = list[dict[str, str]]
@@ -138,7 +139,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         files = results_files(options.outputs)
         if options.html:
-            from mmpt_plugin.report.evaluation_pages import write_table_page  # needs the extra `report`
+            with naming_extras("report", "--html"):
+                from mmpt_plugin.report.evaluation_pages import write_table_page
 
             write_table_page(files, options.html)
         rows = compare(files) if options.compare else collect([read_results(file) for file in files])

@@ -13,11 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmpt_plugin.extras import naming_extras
 from mmpt_plugin.report.collect import results_files
-from mmpt_plugin.report.evaluation_pages import write_evaluation_page
 from mmpt_plugin.report.parts import no_pictures
 from mmpt_plugin.report.run_log import LOG_FILE
-from mmpt_plugin.report.training import write_training_page
 
 
 def make_pages(inputs: Sequence[Path], output: Path | None = None, videos: Path | None = None) -> list[Path]:
@@ -33,8 +32,13 @@ def make_pages(inputs: Sequence[Path], output: Path | None = None, videos: Path 
 
     Raises:
         FileNotFoundError: if nothing is found.
+        MissingExtra: if what draws pages is not installed.
         ValueError: for files that are no results or do not fit each other.
     """
+    with naming_extras("report", "a page"):  # imported here, for --help does not wait for them
+        from mmpt_plugin.report.evaluation_pages import write_evaluation_page
+        from mmpt_plugin.report.training import write_training_page
+
     runs = [path for path in inputs if (path / LOG_FILE).is_file()]
     inputs = [path for path in inputs if path not in runs]
     if runs and output is not None:

@@ -5,7 +5,23 @@
 memory), `store` (SQLite). Beside it: `command` is the command line, `server` the web page.
 """
 
-from mmpt_plugin.search.library import VideoLibrary
-from mmpt_plugin.search.moments import Hits, Moment
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mmpt_plugin.extras import naming_extras
+
+if TYPE_CHECKING:
+    from mmpt_plugin.search.library import VideoLibrary
+    from mmpt_plugin.search.moments import Hits, Moment
 
 __all__ = ["Hits", "Moment", "VideoLibrary"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the library on first use: `mmpt-search --help` does not wait for it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with naming_extras("search", "a library of videos"):
+        return getattr(importlib.import_module("mmpt_plugin.search.library"), name)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmpt_plugin.extras import naming_extras
 from mmpt_plugin.files import LockHeld, write_whole
 
 if TYPE_CHECKING:
@@ -322,7 +323,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("mmpt_plugin").setLevel(logging.INFO if args.verbose else logging.WARNING)
     logger.setLevel(logging.INFO)
     try:
-        return args.run(args)
+        with naming_extras("search", "mmpt-search"):
+            return args.run(args)
     except LockHeld as error:
         logger.error("%s", error)
         return 3

@@ -22,6 +22,7 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
+import jinja2  # noqa: F401 (starlette's templates need it, and do not say who brings it)
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool

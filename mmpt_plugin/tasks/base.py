@@ -1,9 +1,11 @@
 """What all tasks of this package share."""
 
+import logging
 import math
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, List, Optional  # noqa: UP035 (no other list on fairseq's command line)
 
@@ -20,6 +22,8 @@ from mmpt_plugin.runs.errors import alone
 from mmpt_plugin.runs.folder import hold_folder
 from mmpt_plugin.runs.processes import check_launch, world
 from mmpt_plugin.runs.stopping import StopRequest, stop_on_signals
+
+logger = logging.getLogger(__name__)
 
 CALLED_BY_FAIRSEQ = (
     "setup_task",
@@ -85,6 +89,7 @@ class TrainingConfig(FairseqDataclass):
     update_freq: List[int] = II("optimization.update_freq")  # noqa: UP006, RUF009
     warmup_updates: Optional[int] = "${oc.select:lr_scheduler.warmup_updates,0}"  # type: ignore[assignment]
     seed: int = II("common.seed")
+    tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
     optimizer: Optional[str] = "${oc.select:optimizer._name,null}"
     lr_scheduler: Optional[str] = "${oc.select:lr_scheduler._name,null}"
     lr_period_updates: float = "${oc.select:lr_scheduler.lr_period_updates,-1}"  # type: ignore[assignment]
@@ -137,6 +142,11 @@ class TrainingTask(VideoClipTask):
         """
         check_launch()
         hold_folder(cfg.save_dir)
+        if cfg.tensorboard_logdir and not (find_spec("tensorboardX") or find_spec("tensorboard")):
+            logger.warning(
+                f"nothing will be written to common.tensorboard_logdir={cfg.tensorboard_logdir}: tensorboardX is not "
+                "installed. pip install 'mmpt_plugin[tensorboard]'"
+            )
         write_whole_checkpoints()
         self.start_checkpoint = checkpoint_to_start_from(cfg.save_dir, cfg.restore_file, cfg.finetune_from_model)
         self.stop = StopRequest()
