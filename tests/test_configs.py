@@ -17,6 +17,7 @@ from demo.tasks.demo import VideoClipDemoConfig
 from mmpt_plugin.evaluation.benchmarks import BENCHMARKS
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipConfig
 from mmpt_plugin.tasks.finetuning import VideoClipFinetuningConfig
+from mmpt_plugin.tasks.own_videos import OwnVideosConfig
 from mmpt_plugin.tasks.pretraining import VideoClipPretrainingConfig
 from mmpt_plugin.tasks.zeroshot import VideoClipZeroShotConfig
 
@@ -37,6 +38,7 @@ ABLATIONS = [
 GIVEN = {  # what a user must give
     "task.data": "DATA",
     "model.bert": "BERT",
+    "task.videos": "VIDEOS",
     "task.results_path": "OUT",
     "checkpoint.save_dir": "RUN",
     "checkpoint.restore_file": "CKPT",
@@ -47,6 +49,7 @@ TASKS = {
     "videoclip_demo": VideoClipDemoConfig,
     "videoclip_zeroshot": VideoClipZeroShotConfig,
     "videoclip_finetuning": VideoClipFinetuningConfig,
+    "own_videos": OwnVideosConfig,
 }
 
 

@@ -24,7 +24,11 @@ ALLOWED = {  # part -> parts that it may import besides itself and the bottom la
     "report": {"data", "features", "evaluation", "search"},
     "inference": {"data", "models", "features"},
     "commands": {"data", "models", "features", "inference", "evaluation", "report"},
+    "own_videos": {"captions", "data", "features", "preparation"},
     "tasks": {
+        "inference",
+        "own_videos",
+        "preparation",
         "optimizers",
         "bounds",
         "data",
