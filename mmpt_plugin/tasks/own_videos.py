@@ -137,8 +137,9 @@ class OwnVideosTask(VideoClipPretrainingTask):
         """As in pre-training. Where fairseq loads a checkpoint's weights, no others are needed."""
         if from_checkpoint or not self.cfg.finetune_from_model:
             return super().build_model(cfg, from_checkpoint)
-        self.keep_backbone(self.cfg.bert, self.cfg.save_dir)
+        self.keep_text_backbone(self.cfg.bert, self.cfg.save_dir)
         self.model = FairseqVideoClipModel.from_config(cfg)
+        self.label_towers(self.model, self.cfg.optimizer)
         return self.model
 
     def begin_valid_epoch(self, epoch: int, model: BaseFairseqModel) -> None:
