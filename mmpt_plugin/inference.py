@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mmpt_plugin.data.inputs import batches_by_length, join_texts, tokenize
 from mmpt_plugin.data.pairs import SpecialTokens
-from mmpt_plugin.data.windows import sliding_windows
+from mmpt_plugin.data.windows import sliding_windows, whole_seconds
 from mmpt_plugin.extras import naming_extras
 from mmpt_plugin.models.checkpoint import feature_settings, fine_tuned_on, read_checkpoint
 from mmpt_plugin.models.config import VideoClipConfig
@@ -141,8 +141,9 @@ class VideoClip:
         """Embed videos of any length, given as features or as files.
 
         Args:
-            features: one array or tensor (seconds, feature_size) a video, of any floating type, one row a second. Longer
-                ones than the model takes are covered by windows that overlap by half, whose embeddings are averaged.
+            features: one array or tensor (rows, feature_size) a video, of any floating type, one row a second, or as many
+                as the model's `features_per_second`. Longer ones than the model takes are covered by windows that overlap
+                by half, whose embeddings are averaged.
             batch_size: windows encoded at once.
             videos: files, instead of features; see `extract_features`.
             network: what makes the files' features; see `extract_features`.
@@ -160,13 +161,13 @@ class VideoClip:
             raise ValueError("encode_video takes features=[...] or videos=[...], one of the two")
         if features is None:
             features = self.extract_features(videos or [], network)
-        longest = self.model.video_encoder.max_seconds
+        longest, rate = self.model.video_encoder.max_seconds, self.model.video_encoder.features_per_second
         size = self.model.video_encoder.feature_projection.input.in_features
         arrays = [self._checked(video, position, size) for position, video in enumerate(features)]
         windows = [
-            (position, start, end)
+            (position, start * rate, min(end * rate, len(video)))
             for position, video in enumerate(arrays)
-            for start, end in sliding_windows(len(video), longest) or [(0, 0)]
+            for start, end in sliding_windows(int(whole_seconds(np.array(len(video)), rate)), longest) or [(0, 0)]
         ]
         lengths = np.array([end - start for _, start, end in windows], np.int64)
         embeddings, count = self._empty(len(arrays)), torch.zeros(len(arrays), 1, device=self._device)
@@ -191,7 +192,7 @@ class VideoClip:
                 s3d's public file in torch's folder of downloads).
 
         Returns:
-            One array (seconds, feature_size) float16 a video.
+            One array (rows, feature_size) float16 a video, `model.features_per_second` rows a second.
 
         Raises:
             ValueError: if a file is no video, or the network is unknown or another than the model was trained with.
@@ -201,7 +202,8 @@ class VideoClip:
         with naming_extras("prepare", "a video file"):
             from mmpt_plugin.features.one_video import open_extractor
         if network not in self._extractors:
-            extractor = open_extractor(self.feature_settings, network, str(self._device))
+            rate = self.model.video_encoder.features_per_second
+            extractor = open_extractor(self.feature_settings, network, str(self._device), rate)
             size, wanted = extractor.network.feature_size, self.model.video_encoder.feature_projection.input.in_features
             if size != wanted:
                 raise ValueError(

@@ -94,6 +94,7 @@ def evaluate_all(options: argparse.Namespace) -> None:
             on_missing=options.on_missing,
             feature_size=width,
             max_seconds=longest,
+            features_per_second=clip.model.video_encoder.features_per_second,
             drop_suffix=options.drop_suffix,
         )
         for name in names

@@ -18,6 +18,7 @@ from mmpt_plugin.data.captions import vocabulary_sha256
 from mmpt_plugin.data.mmpt_shards import META_SUFFIX, read_mmpt_shards
 from mmpt_plugin.data.ragged_arrays import MappedArray, read_ahead, slices
 from mmpt_plugin.data.shards import Shard, read_shard
+from mmpt_plugin.data.windows import whole_seconds
 from mmpt_plugin.files import UnusableFile, read_text
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Clips(NamedTuple):
     """Features and word pieces of clips, both cut to what the model takes."""
 
     features: np.ndarray  # (sum of video_lengths, feature_size) in the stored dtype, clip after clip
-    video_lengths: np.ndarray  # (clips,) int64, seconds; 0 for an empty span
+    video_lengths: np.ndarray  # (clips,) int64, rows of features; 0 for an empty span
     pieces: np.ndarray  # (word pieces of all clips,) int32, end to end
     text_lengths: np.ndarray  # (clips,) int64, word pieces
 
@@ -125,7 +126,7 @@ class VideoTextCorpus:
     Attributes:
         video_ids: the videos, N of them, in the list's order, without those left out.
         missing: ids that were left out: in no shard, or without seconds or (enough) captions.
-        video_seconds: (N,) int64, seconds of features.
+        video_seconds: (N,) int64, seconds; a last one that has not all its rows of features counts.
         caption_counts: (N,) int64.
         feature_size: width of the features.
         source: how features and word pieces were made, as the shards say.
@@ -138,16 +139,17 @@ class VideoTextCorpus:
         *,
         on_missing: str = "error",
         feature_size: int = 512,
+        features_per_second: int = 1,
         min_captions: int = 1,
     ) -> None:
         """Finds the videos in the shards. Arguments and errors as for `open`."""
         if on_missing not in ON_MISSING:
             raise ValueError(f"task.on_missing is {on_missing!r}: choose one of {', '.join(ON_MISSING)}.")
         rows = _rows_of_videos(shards, video_ids)  # (videos of the list,), -1 where no shard has it
-        seconds = np.concatenate([shard.features.lengths for shard in shards])  # (videos of all shards,)
+        lengths = np.concatenate([shard.features.lengths for shard in shards])  # (videos of all shards,)
         captions = np.concatenate([shard.caption_times.lengths for shard in shards])
         found = rows >= 0
-        empty = found & ((seconds[rows] == 0) | (captions[rows] < min_captions))
+        empty = found & ((lengths[rows] == 0) | (captions[rows] < min_captions))
         if on_missing == "error":
             few = (
                 "no captions"
@@ -171,9 +173,13 @@ class VideoTextCorpus:
             )
 
         rows = rows[kept]
-        self.video_seconds = seconds[rows]
+        self._lengths = lengths[rows]
+        self.features_per_second = features_per_second
+        self.video_seconds = self._lengths
+        if features_per_second != 1:
+            self.video_seconds = whole_seconds(self._lengths, features_per_second)
         self.caption_counts = captions[rows]
-        self._first_second = np.concatenate([shard.features.starts[:-1] for shard in shards])[
+        self._first_row = np.concatenate([shard.features.starts[:-1] for shard in shards])[
             rows
         ]  # row in the shard's file
         self._first_caption = np.concatenate([shard.caption_times.starts[:-1] for shard in shards])[rows]
@@ -200,6 +206,7 @@ class VideoTextCorpus:
         on_missing: str = "error",
         verify: str = "auto",
         feature_size: int = 512,
+        features_per_second: int = 1,
         min_captions: int = 1,
     ) -> VideoTextCorpus:
         """Opens the shards of a folder, finds the videos in them and looks for values that are not finite.
@@ -211,6 +218,7 @@ class VideoTextCorpus:
                 or too few captions.
             verify: see `open_shards`. Where that reads everything, all values are also looked at, else a sample's.
             feature_size: the width that the model takes.
+            features_per_second: rows of features for a second of video.
             min_captions: how many a video must have; more than 1 where clips take bags of so many.
 
         Raises:
@@ -219,7 +227,14 @@ class VideoTextCorpus:
                 values are not finite.
         """
         shards = open_shards(shards_folder, verify)
-        corpus = cls(shards, video_ids, on_missing=on_missing, feature_size=feature_size, min_captions=min_captions)
+        corpus = cls(
+            shards,
+            video_ids,
+            on_missing=on_missing,
+            feature_size=feature_size,
+            features_per_second=features_per_second,
+            min_captions=min_captions,
+        )
         videos = np.arange(len(corpus))
         if not reads_everything(shards, verify):
             videos = videos[:: -(-len(corpus) // SAMPLED_VIDEOS)]
@@ -230,9 +245,9 @@ class VideoTextCorpus:
         return len(self.video_ids)
 
     def features(self, video: int) -> np.ndarray:
-        """All features of a video, (seconds, feature_size), a read-only view of its file."""
-        first = self._first_second[video]
-        return self._features[self._shard[video]].array[first : first + self.video_seconds[video]]
+        """All features of a video, (rows, feature_size), a read-only view of its file."""
+        first = self._first_row[video]
+        return self._features[self._shard[video]].array[first : first + self._lengths[video]]
 
     def captions(self, video: int) -> tuple[np.ndarray, np.ndarray]:
         """Times of a video's captions, (captions, 2) float32, and their word pieces' counts, (captions,) int64."""
@@ -274,11 +289,13 @@ class VideoTextCorpus:
         """
         self._check_spans(videos, spans)
         start, end, first_caption, last_caption = spans.T
-        video_lengths = np.minimum(end - start, max_seconds)
-        shard, first_second = self._shard[videos], self._first_second[videos] + start
-        last_second = first_second + video_lengths
-        read_ahead(self._features, shard, first_second, last_second)
-        rows = slices(self._features, shard, first_second, last_second)
+        rate, lengths = self.features_per_second, self._lengths[videos]
+        first = np.minimum(start * rate, lengths)
+        last = np.minimum(np.minimum(end, start + max_seconds) * rate, lengths)
+        video_lengths = last - first
+        shard, first_row = self._shard[videos], self._first_row[videos] + first
+        read_ahead(self._features, shard, first_row, first_row + video_lengths)
+        rows = slices(self._features, shard, first_row, first_row + video_lengths)
         features = np.concatenate(rows)  # one contiguous copy a clip: faster than any indexing of all rows at once
         return Clips(features, video_lengths, *self.texts(videos, first_caption, last_caption, max_pieces=max_pieces))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpt_plugin.data.windows import whole_seconds
 from mmpt_plugin.files import UnusableFile, is_hidden, open_array
 from mmpt_plugin.files.names import without_video_suffix
 
@@ -18,7 +19,7 @@ LISTED = 5
 
 
 class FeatureFolder:
-    """Features of videos, one `.npy` file each: (seconds, feature_size), float16 or float32, one row a second.
+    """Features of videos, one `.npy` file each: (rows, feature_size), float16 or float32, some rows a second.
 
     The file name is the video id plus `.npy`, whatever the id contains ("-a_b", "clip.avi"). Files are memory-mapped
     and checked when they are opened, rows when they are loaded.
@@ -27,6 +28,7 @@ class FeatureFolder:
         path: the folder.
         feature_size: expected width of a row.
         max_seconds: longest window that the model takes, for whoever cuts the videos into windows.
+        features_per_second: rows of a second; a last second may have fewer.
         drop_suffix: files are named `<video id>.mp4.npy` (or .webm, .mkv, ...); the video's suffix is no part of its id.
 
     Raises:
@@ -35,11 +37,17 @@ class FeatureFolder:
     """
 
     def __init__(
-        self, path: str | Path, feature_size: int = 512, max_seconds: int = 32, drop_suffix: bool = False
+        self,
+        path: str | Path,
+        feature_size: int = 512,
+        max_seconds: int = 32,
+        drop_suffix: bool = False,
+        features_per_second: int = 1,
     ) -> None:
         self.path = Path(path)
         self.feature_size = feature_size
         self.max_seconds = max_seconds
+        self.features_per_second = features_per_second
         if not self.path.is_dir():
             raise FileNotFoundError(
                 f"feature folder {self.path} does not exist: extract the features there or set task.features"
@@ -87,15 +95,15 @@ class FeatureFolder:
         return present, missing
 
     def seconds(self, video_id: str) -> int:
-        """Number of rows (= seconds) of a video, from the file's header.
+        """Length of a video, from the file's header.
 
         Raises:
             FileNotFoundError, ValueError: as `load`.
         """
-        return len(self._open(video_id))
+        return int(whole_seconds(np.array(len(self._open(video_id))), self.features_per_second))
 
     def load(self, video_id: str, start: int = 0, end: int | None = None) -> np.ndarray:
-        """Rows start..end (exclusive) of a video, as far as it has them.
+        """The rows of seconds start..end (exclusive) of a video, as far as it has them.
 
         Args:
             video_id: one of `ids`.
@@ -112,6 +120,7 @@ class FeatureFolder:
         """
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"rows {start}..{end} of video {video_id}: 0 <= start <= end is needed")
+        start, end = start * self.features_per_second, None if end is None else end * self.features_per_second
         rows = np.array(self._open(video_id)[start:end])
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():

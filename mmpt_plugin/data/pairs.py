@@ -6,13 +6,13 @@ fairseq leaves on the host when it moves a batch's tensors to a GPU: so nothing 
 
     {"id": (B,) int64, position of the pair's group in the epoch
      "nsentences": B,
-     "ntokens": int, real seconds and word pieces, special tokens not counted
+     "ntokens": int, rows of features and word pieces, special tokens not counted
      "video_id": list[str] of B,
      "spans": (B, 3) int64, the video's position in the corpus, the clip's first second and the one after its last; in
               pre-training alone, where losses may ask which clips overlap
-     "net_input": {"video_features": (sum of video_lengths, F), one row a second, as stored (float16; others' files
-                       may have float32); cast by the model
-                   "video_lengths": (B,) int64 array, seconds of each clip, at most max_video_seconds
+     "net_input": {"video_features": (sum of video_lengths, F), model.features_per_second rows a second, as stored
+                       (float16; others' files may have float32); cast by the model
+                   "video_lengths": (B,) int64 array, rows of each clip, at most those of max_video_seconds
                    "text_ids": (sum of text_lengths,) int64, [CLS] pieces [SEP] of each text
                    "text_lengths": (B,) int64 array, tokens of each text, at most max_text_pieces + 2}}
 

@@ -12,6 +12,7 @@ from mmpt_plugin.data.caption_table import CaptionTable
 from mmpt_plugin.data.clips import sample_aligned_clips_batch, sample_bags_batch, sample_overlapped_clips_batch
 from mmpt_plugin.data.corpus import VideoTextCorpus
 from mmpt_plugin.data.pairs import Batch, SpecialTokens, build_pairs, build_text, build_video, collate_groups
+from mmpt_plugin.data.windows import whole_seconds
 
 BAG = "bag"  # several texts a clip
 SAMPLING_RULES = ("overlapped", "aligned", BAG)
@@ -110,7 +111,7 @@ def draw_pairs(
     else:
         raise ValueError(f"task.clip_sampling is {clips.clip_sampling!r}: choose one of {', '.join(SAMPLING_RULES)}")
     repeated = np.repeat(videos, clips.clips_per_video)
-    features, seconds, pieces, lengths = corpus.clips(
+    features, rows, pieces, lengths = corpus.clips(
         repeated, spans, max_seconds=clips.max_video_seconds, max_pieces=clips.max_text_pieces
     )
     if clips.clip_sampling == BAG:  # each caption is a text
@@ -118,8 +119,9 @@ def draw_pairs(
         of_video = np.repeat(repeated, clips.bag_captions)
         pieces, lengths = corpus.texts(of_video, caption, caption + 1, max_pieces=clips.max_text_pieces)
     video_ids = [corpus.video_ids[video] for video in repeated]
+    seconds = whole_seconds(rows, corpus.features_per_second)
     seen = np.stack([repeated, spans[:, 0], spans[:, 0] + seconds], axis=1)
-    return build_pairs(index, video_ids, build_video(features, seconds), build_text(pieces, lengths, special), seen)
+    return build_pairs(index, video_ids, build_video(features, rows), build_text(pieces, lengths, special), seen)
 
 
 def _first_clips(table: CaptionTable, seconds: int) -> NDArray[np.int64]:

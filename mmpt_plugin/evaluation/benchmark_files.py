@@ -32,6 +32,7 @@ class BenchmarkFiles:
         on_missing: "error" or "skip" for videos without features.
         feature_size: width of a feature row.
         max_seconds: longest window that the model takes.
+        features_per_second: rows of features for a second of video.
         split: "official", or "original" for CrossTask's draw among the videos with features.
         drop_suffix: as for `FeatureFolder`.
     """
@@ -42,6 +43,7 @@ class BenchmarkFiles:
     on_missing: str = "error"
     feature_size: int = 512
     max_seconds: int = 32
+    features_per_second: int = 1
     split: str = "official"
     drop_suffix: bool = False
 
@@ -52,7 +54,7 @@ class BenchmarkFiles:
     def open_features(self, folder: str) -> FeatureFolder:
         """`features`, or the usual folder of a data set."""
         path = self.features or self.data / folder / "features"
-        return FeatureFolder(path, self.feature_size, self.max_seconds, self.drop_suffix)
+        return FeatureFolder(path, self.feature_size, self.max_seconds, self.drop_suffix, self.features_per_second)
 
     def require_split(self, name: str, allowed: Sequence[str] = ("official",)) -> None:
         """Refuses a `split` that the data set of this name does not have."""

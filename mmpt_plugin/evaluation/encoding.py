@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from mmpt_plugin.data.feature_folder import FeatureFolder
 from mmpt_plugin.data.inputs import batches_by_length, join_texts, load_windows, tokenize
 from mmpt_plugin.data.pairs import Batch, Inputs, SpecialTokens, build_video
+from mmpt_plugin.data.windows import whole_seconds
 from mmpt_plugin.evaluation.benchmark import EncodingPlan, Encodings
 from mmpt_plugin.models.videoclip import VideoClipModel
 
@@ -113,15 +114,19 @@ def encode_batch(model: nn.Module, batch: Batch, plan: EncodingPlan) -> EncodedB
     if not plan.per_frame:
         return EncodedBatch(kind, batch["indices"], list(to_numpy(model.embed_videos(features, lengths))))
     attended = lengths
+    rate = model.video_encoder.features_per_second
     if plan.pad_to is not None:
+        longest = plan.pad_to * rate
         features = pad_sequence(features.split(lengths.tolist()), batch_first=True)
-        features = torch.nn.functional.pad(features, (0, 0, 0, plan.pad_to - features.shape[1])).flatten(0, 1)
-        lengths = np.full_like(lengths, plan.pad_to)
+        features = torch.nn.functional.pad(features, (0, 0, 0, longest - features.shape[1])).flatten(0, 1)
+        lengths = np.full_like(lengths, longest)
     if plan.classify_frames:
         seconds = model.classify_frames(features, lengths)
     else:
         seconds = model.encode_seconds(features, lengths, plan.attend_to_cls, attended)
-    return EncodedBatch(kind, batch["indices"], np.split(to_numpy(seconds), np.cumsum(lengths)[:-1]))
+    return EncodedBatch(
+        kind, batch["indices"], np.split(to_numpy(seconds), np.cumsum(whole_seconds(lengths, rate))[:-1])
+    )
 
 
 def to_numpy(states: torch.Tensor) -> NDArray[np.float32]:

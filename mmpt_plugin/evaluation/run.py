@@ -21,7 +21,7 @@ from tqdm import tqdm
 from mmpt_plugin.evaluation.benchmark import Benchmark, EncodingPlan, Encodings
 from mmpt_plugin.evaluation.encoding import EncodingDataset, assemble, encode_batch
 from mmpt_plugin.evaluation.results import results_json, write_results
-from mmpt_plugin.features.manifest import check_feature_settings
+from mmpt_plugin.features.manifest import check_feature_settings, check_rate, read_settings
 from mmpt_plugin.files import UnusableFile, read_arrays
 from mmpt_plugin.inference import VideoClip
 from mmpt_plugin.models.checkpoint import sha256
@@ -58,6 +58,13 @@ def prepare(benchmark: Benchmark, subject: Subject) -> EncodingPlan:
         benchmark.use_frame_classifier(subject.settings["frame_labels"])
     if subject.settings.get("normalize"):
         benchmark.use_cosines()
+    rate = subject.settings.get("features_per_second", 1)
+    check_rate(f"the features in {benchmark.features.path}", read_settings(benchmark.features.path), rate)
+    if benchmark.features.features_per_second != rate:
+        raise ValueError(
+            f"{benchmark.name} was made for {benchmark.features.features_per_second} features a second, and the model takes "
+            f"{rate}: make it with features_per_second={rate}"
+        )
     longest = subject.settings.get("max_video_seconds", benchmark.features.max_seconds)
     if benchmark.features.max_seconds != longest:
         raise ValueError(

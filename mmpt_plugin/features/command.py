@@ -70,6 +70,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="frames per second the network sees (default 30)",
     )
     parser.add_argument(
+        "--features-per-second",
+        type=whole_number(1, 64),
+        default=1,
+        metavar="N",
+        help="rows for each second, of as many frames each; model.features_per_second of the models to come (default 1)",
+    )
+    parser.add_argument(
         "--frame-size", type=whole_number(16, 2048), default=224, metavar="PIXELS", help="side of a frame (default 224)"
     )
     parser.add_argument(
@@ -159,6 +166,10 @@ def _extract(args: argparse.Namespace) -> tuple[int, Summary]:
             f"--batch-seconds {batch_seconds}, --fps {args.fps} and --frame-size {args.frame_size} make batches of "
             f"{batch_bytes / 2**30:.0f} GiB of frames; at most {LARGEST_BATCH >> 30} GiB are allowed: lower one of them"
         )
+    if args.fps % args.features_per_second:
+        raise ValueError(
+            f"--features-per-second {args.features_per_second} cannot share --fps {args.fps} evenly: set --fps to a multiple"
+        )
     # Absolute paths: workers may have another working directory.
     name, _, place = args.network.partition(":")
     network = f"{name}:{Path(place).resolve()}" if place and Path(place).exists() else args.network
@@ -168,6 +179,7 @@ def _extract(args: argparse.Namespace) -> tuple[int, Summary]:
         network=NetworkConfig(network, checkpoint, args.precision, args.compile, device),
         fps=args.fps,
         frame_size=args.frame_size,
+        features_per_second=args.features_per_second,
         batch_seconds=batch_seconds,
         torch_threads=args.threads or max(1, cores // workers),
         decode_threads=0 if on_gpu else 1,  # beside a network on the same cores, more would only get in its way

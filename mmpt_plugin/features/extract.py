@@ -36,6 +36,7 @@ class Job:
     network: NetworkConfig
     fps: int = 30
     frame_size: int = 224
+    features_per_second: int = 1
     batch_seconds: int = 1
     torch_threads: int = 0  #: 0: torch decides
     decode_threads: int = 0  #: 0: ffmpeg decides
@@ -145,6 +146,7 @@ def feature_settings(network: FeatureNetwork, job: Job) -> FeatureSettings:
         precision=job.network.precision,
         fps=job.fps,
         frame_size=job.frame_size,
+        features_per_second=job.features_per_second,
     )
 
 
@@ -180,7 +182,7 @@ def extract_one(job: Job, video_id: str, source: Path) -> Outcome | None:
             return Outcome(video_id, str(source), failure=reason)
         _write_output(job.out, video_id, source, video)
     doubts = f"{source}: {', '.join(video.doubts)}" if video.doubts else None
-    return Outcome(video_id, str(source), len(video.features), warning=doubts)
+    return Outcome(video_id, str(source), -(-len(video.features) // job.features_per_second), warning=doubts)
 
 
 def _write_output(out: Path, video_id: str, source: Path, video: VideoFeatures) -> None:
@@ -205,7 +207,8 @@ def _probed_network(job: Job) -> FeatureNetwork:
     """
     network = _cached_network(replace(job.network, device="cpu", precision="fp32", compiled=False))
     try:
-        network(torch.zeros(1, job.fps, job.frame_size, job.frame_size, 3, dtype=torch.uint8))
+        frames = job.fps // job.features_per_second
+        network(torch.zeros(1, frames, job.frame_size, job.frame_size, 3, dtype=torch.uint8))
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"--network {job.network.network} does not take {job.fps} frames (--fps) of {job.frame_size} x "
@@ -232,4 +235,6 @@ def _extractor(job: Job) -> FeatureExtractor:
         network = _cached_network(job.network)
     except RuntimeError as error:
         raise ValueError(f"--device {job.network.device}: the network cannot be put there ({error})") from error
-    return FeatureExtractor(network, job.fps, job.frame_size, job.batch_seconds, job.decode_threads)
+    return FeatureExtractor(
+        network, job.fps, job.frame_size, job.batch_seconds, job.decode_threads, job.features_per_second
+    )

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 RECORDS = "videos.jsonl"
 FAILURES = "failures.tsv"
+RATE = "features_per_second"
+UNSTATED = {RATE: 1}  # what settings that do not say it mean, as all did before it could be chosen
 FAILURE_COLUMNS = ("video_id", "source", "reason", "time")
 ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\\": r"\\"})
 UNESCAPED = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
@@ -42,11 +44,12 @@ class FeatureSettings:
     weights_sha256: str  #: of the network's tensors
     feature_size: int
     precision: str = "fp32"  #: arithmetic of the network: bf16 keeps 8 bits of each activation
-    fps: int = 30  #: frames a second after resampling, all of which go into the second's feature
+    fps: int = 30  #: frames a second after resampling, all of which go into the second's features
     frame_size: int = 224  #: short side after scaling, and side of the centre crop
     value_range: str = "[0, 1]"  #: of the pixels that the network is given
     normalisation: str = "l2"  #: of each row
     dtype: str = "float16"
+    features_per_second: int = 1  #: rows, of as many frames each
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,11 @@ def read_settings(folder: str | Path) -> dict[str, Any] | None:
     return settings
 
 
+def stated(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that mean the same unsaid, so that what was made before and since says the same."""
+    return {name: value for name, value in settings.items() if UNSTATED.get(name) != value}
+
+
 def check_feature_settings(folder: str | Path, expected: FeatureSettings | Mapping[str, Any]) -> None:
     """Refuses features that were made with other settings than expected, for example than the model was trained on.
 
@@ -136,6 +144,7 @@ def check_same_settings(features: str, found: Mapping[str, Any], expected: Mappi
     Raises:
         ValueError: naming every setting that differs, with both values.
     """
+    found = UNSTATED | dict(found)
     different = [
         f"{name}: {found.get(name)!r} here, {value!r} expected"
         for name, value in expected.items()
@@ -145,6 +154,26 @@ def check_same_settings(features: str, found: Mapping[str, Any], expected: Mappi
         raise ValueError(
             f"{features} were made with other settings than expected ({'; '.join(different)}): "
             "use those that belong to the model, or extract them again with its settings"
+        )
+
+
+def check_rate(features: str, found: Mapping[str, Any] | None, features_per_second: int) -> None:
+    """Refuses features of another number of rows a second than the model takes.
+
+    Args:
+        features: what was made with the settings found, for the message.
+        found: settings, as `read_settings` gives them; None where they are unknown.
+        features_per_second: the model's.
+
+    Raises:
+        ValueError: naming both numbers.
+    """
+    rate = features_per_second if found is None else found.get(RATE, UNSTATED[RATE])
+    if rate != features_per_second:
+        raise ValueError(
+            f"{features} have {rate} rows a second, and the model takes {features_per_second} "
+            f"(model.features_per_second): a new training can set it to {rate}; else extract the features again with "
+            f"--features-per-second {features_per_second}"
         )
 
 

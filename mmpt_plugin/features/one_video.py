@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mmpt_plugin.features.manifest import FeatureSettings, check_same_settings
+from mmpt_plugin.features.manifest import RATE, FeatureSettings, check_rate, check_same_settings
 from mmpt_plugin.features.networks import FeatureNetwork, NetworkConfig, load_network
 from mmpt_plugin.features.video import VideoBlocks
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 class VideoFeatures:
     """What one video gave."""
 
-    features: np.ndarray  #: (seconds, feature_size) float16, one L2-normalised row a second
+    features: np.ndarray  #: (rows, feature_size) float16, L2-normalised; as many rows a second as the extractor makes
     frames: int  #: at the constant rate
     decoded: int  #: pictures in the file, of which the frames were made
     declared_seconds: float | None  #: length as the file states it
@@ -51,6 +51,7 @@ class FeatureExtractor:
         frame_size: short side of the scaled frames, and side of their centre crop.
         batch_seconds: seconds of video in one batch of the network.
         decode_threads: threads of ffmpeg; 0 lets it choose.
+        features_per_second: rows for each second, each of as many frames; `fps` must be a multiple of it.
     """
 
     network: FeatureNetwork
@@ -58,6 +59,14 @@ class FeatureExtractor:
     frame_size: int = 224
     batch_seconds: int = 2
     decode_threads: int = 1  #: beside a network on the same cores, more would only get in its way
+    features_per_second: int = 1
+
+    def __post_init__(self) -> None:
+        if self.features_per_second < 1 or self.fps % self.features_per_second:
+            raise ValueError(
+                f"{self.features_per_second} features a second (--features-per-second) cannot share {self.fps} frames (--fps) "
+                "evenly: the frames must be a multiple"
+            )
 
     def extract(self, video: str | Path, on_second: Callable[[int, np.ndarray], object] | None = None) -> VideoFeatures:
         """Decodes a video and embeds each of its seconds.
@@ -73,14 +82,22 @@ class FeatureExtractor:
         """
         blocks = VideoBlocks(video, self.fps, self.frame_size, self.decode_threads)
         watched = blocks if on_second is None else _watch(blocks, on_second)
-        features = embed_blocks(watched, self.network, self.batch_seconds)
+        rate = self.features_per_second
+        parts = watched if rate == 1 else (part for block in watched for part in np.split(block, rate))
+        features = embed_blocks(parts, self.network, self.batch_seconds * rate)
+        features = features[
+            : -(-blocks.frames * rate // self.fps)
+        ]  # the rest are of the black that fills the last block
         return VideoFeatures(
             features, blocks.frames, blocks.decoded, blocks.declared_seconds, blocks.damaged, _doubts(blocks)
         )
 
 
 def open_extractor(
-    settings: Mapping[str, Any] | None, network: str | None = None, device: str = "cpu"
+    settings: Mapping[str, Any] | None,
+    network: str | None = None,
+    device: str = "cpu",
+    features_per_second: int | None = None,
 ) -> FeatureExtractor:
     """Loads the network that features were made with, for more videos.
 
@@ -89,9 +106,10 @@ def open_extractor(
         network: the network with its files, "s3d:FILE" or "hf:FOLDER", where the settings' name alone does not say where
             they are.
         device: where the network computes.
+        features_per_second: of the model; None: as the settings say.
 
     Raises:
-        ValueError: if no network is named, the name is unknown, or the network is another than the settings state.
+        ValueError: if no network is named, the name is unknown, or network or rate are others than the settings state.
         FileNotFoundError: if its weights are missing.
     """
     if network is None and not settings:
@@ -101,17 +119,20 @@ def open_extractor(
         )
     names = [field.name for field in dataclasses.fields(FeatureSettings)]
     known = {name: value for name, value in (settings or {}).items() if name in names}
+    rate = known.get(RATE, 1) if features_per_second is None else features_per_second
+    check_rate("the features that the model was trained on", settings or None, rate)
     precision = known.get("precision", "fp32")
     loaded = load_network(NetworkConfig(network or str(known["network"]), precision=precision, device=device))
     found = FeatureSettings(
         network=loaded.name,
         weights_sha256=loaded.weights_sha256,
         feature_size=loaded.feature_size,
+        features_per_second=rate,
         **{name: known[name] for name in ("precision", "fps", "frame_size") if name in known},
     )
     check_same_settings(f"features of network {loaded.name}", dataclasses.asdict(found), known)
     batch_seconds = 32 if device.startswith("cuda") else 2
-    return FeatureExtractor(loaded, found.fps, found.frame_size, batch_seconds)
+    return FeatureExtractor(loaded, found.fps, found.frame_size, batch_seconds, features_per_second=rate)
 
 
 def embed_blocks(blocks: Iterable[np.ndarray], network: FeatureNetwork, batch_seconds: int) -> np.ndarray:

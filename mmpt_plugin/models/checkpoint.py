@@ -89,6 +89,12 @@ def check_same_similarity(checkpoint: dict[str, Any], settings: Any, source: str
             )
 
 
+def trained_features(checkpoint: dict[str, Any]) -> int:
+    """Features of the longest clip that a checkpoint was trained with; MMPT's took 32 seconds, of one each."""
+    settings = model_settings(checkpoint)
+    return int(settings.get("max_video_seconds", 32)) * int(settings.get("features_per_second", 1))
+
+
 def feature_settings(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     """How the features were made that one of our checkpoints was trained on; None where its shards did not say."""
     settings = _part(checkpoint, "task_state").get("features")

@@ -9,6 +9,7 @@ from mmpt_plugin.bounds import check_bounds
 from mmpt_plugin.models.pooling import POOLING
 
 DEFAULT_BERT = "bert-base-uncased"
+MOST_FEATURES = 2**16  # of a clip
 
 
 @dataclass
@@ -55,6 +56,10 @@ class VideoClipConfig:
         default=32,
         metadata={"help": "longest clip; the video's [SEP] follows this position", "at_least": 1, "at_most": 2**16},
     )
+    features_per_second: int = field(
+        default=1,
+        metadata={"help": "rows of features for a second of video", "at_least": 1, "at_most": 64},
+    )
     max_text_pieces: int = field(
         default=61,
         metadata={"help": "most word pieces of a text, without [CLS] and [SEP]", "at_least": 1, "at_most": 2**16},
@@ -99,6 +104,11 @@ class VideoClipConfig:
         return config
 
 
+def max_features(cfg: VideoClipConfig) -> int:
+    """Features of the longest clip."""
+    return cfg.max_video_seconds * cfg.features_per_second
+
+
 def check_settings(cfg: VideoClipConfig) -> None:
     """Refuse settings outside of their bounds; `cfg` may also be hydra's.
 
@@ -110,6 +120,11 @@ def check_settings(cfg: VideoClipConfig) -> None:
         raise ValueError(f"model.pooling is {cfg.pooling!r}: it must be one of {', '.join(POOLING)}")
     if cfg.logit_bias is not None and not math.isfinite(cfg.logit_bias):
         raise ValueError(f"model.logit_bias is {cfg.logit_bias}: it must be finite (SigLIP starts at -10)")
+    if max_features(cfg) > MOST_FEATURES:
+        raise ValueError(
+            f"model.max_video_seconds is {cfg.max_video_seconds} and model.features_per_second {cfg.features_per_second}: "
+            f"their product, the features of a clip, must be at most {MOST_FEATURES}"
+        )
     if cfg.freeze_text and cfg.shared_encoder:
         raise ValueError(
             "model.freeze_text=true and model.shared_encoder=true: the one transformer would be frozen for the video too, "

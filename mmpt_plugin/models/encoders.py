@@ -54,6 +54,7 @@ class VideoEncoder(nn.Module):
         special_ids: tuple[int, int] = (0, 1),
         shared: bool = False,
         first_position: int = 0,
+        features_per_second: int = 1,
     ) -> None:
         """
         Args:
@@ -63,6 +64,7 @@ class VideoEncoder(nn.Module):
             special_ids: [CLS] and [SEP] among the transformer's word embeddings.
             shared: whether `transformer` is another module's part.
             first_position: of [CLS], as in the text tower (`text_backbone.first_position`).
+            features_per_second: each is a token of its own.
         """
         super().__init__()
         self.first_position = first_position
@@ -74,6 +76,12 @@ class VideoEncoder(nn.Module):
         config = transformer.config
         self.feature_projection = FeatureProjection(feature_size, config.hidden_size, config.initializer_range)
         self.max_seconds = max_seconds
+        self.features_per_second = features_per_second
+
+    @property
+    def max_features(self) -> int:
+        """Features of the longest clip."""
+        return self.max_seconds * self.features_per_second
 
     def forward(
         self,
@@ -85,22 +93,23 @@ class VideoEncoder(nn.Module):
         """Hidden states of the tokens.
 
         Args:
-            video_features: (S, feature_size), the seconds of all clips, clip after clip.
-            video_lengths: (B,) seconds of each clip, at most max_seconds; a clip may have none.
+            video_features: (S, feature_size), the features of all clips, clip after clip.
+            video_lengths: (B,) features of each clip, at most max_features; a clip may have none.
             attend_to_cls: False keeps all tokens from attending to [CLS] (COIN and CrossTask in the original).
-            attended_lengths: (B,) the seconds of each clip that may be attended to; by default all. The original averages
+            attended_lengths: (B,) the features of each clip that may be attended to; by default all. The original averages
                 over the states of padded seconds in DiDeMo, which attend to the real ones but are attended to by none.
 
         Returns:
-            (B, longest + 2, D): [CLS], the seconds, [SEP], then zeros.
+            (B, longest + 2, D): [CLS], the features, [SEP], then zeros.
 
         Raises:
             ValueError: if a clip is longer than max_seconds, or the features are not as many as the lengths say.
         """
         longest = video_lengths.max(initial=0)
-        if longest > self.max_seconds:
+        if longest > self.max_features:
             raise ValueError(
-                f"a clip of {longest} seconds was given, model.max_video_seconds is {self.max_seconds}: "
+                f"a clip of {longest / self.features_per_second:g} seconds was given, model.max_video_seconds is "
+                f"{self.max_seconds}: "
                 "cut the clip or slide a window over it"
             )
         check_count("video_features", video_features, 2, video_lengths)
@@ -124,7 +133,7 @@ class VideoEncoder(nn.Module):
         inputs_embeds = special.to(projected.dtype).index_copy(
             0, on_device(np.flatnonzero(is_second), device), projected
         )
-        position_ids = np.where(is_sep, self.max_seconds + 1, packing.columns)  # [SEP] however short the clip
+        position_ids = np.where(is_sep, self.max_features + 1, packing.columns)  # [SEP] however short the clip
         return run_packed(self.transformer, packing, self.first_position + position_ids, inputs_embeds=inputs_embeds)
 
 

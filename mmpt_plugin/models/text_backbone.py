@@ -35,6 +35,7 @@ from mmpt_plugin.files.writing import whole_folder
 from mmpt_plugin.models.checkpoint import backbone_record
 from mmpt_plugin.models.dropout import replace_dropout
 from mmpt_plugin.models.packing import can_be_packed
+from mmpt_plugin.models.positions import POSITIONS, resampled
 
 logger = logging.getLogger(__name__)
 
@@ -246,10 +247,15 @@ def first_position(config: PretrainedConfig) -> int:
     return config.pad_token_id + 1 if config.model_type in ("camembert", "roberta", "xlm-roberta") else 0
 
 
-def video_transformer(config: PretrainedConfig, layers: int | None) -> PreTrainedModel:
+def video_transformer(config: PretrainedConfig, layers: int | None, positions: int = 0) -> PreTrainedModel:
     """The same architecture with fewer layers (None: as many) and a vocabulary of two: [CLS] at 0 and [SEP] at 1.
 
     Where the architecture takes nothing but a text's own sequence of tokens, it is a BERT of the same width instead.
+
+    Args:
+        config: of the text transformer.
+        layers: how many of its layers.
+        positions: how many it must have at least.
 
     Raises:
         ValueError: if the folder's BERT has fewer layers.
@@ -268,6 +274,7 @@ def video_transformer(config: PretrainedConfig, layers: int | None) -> PreTraine
         config = BertConfig(**{name: getattr(config, name) for name in names.split() if hasattr(config, name)})
     config = copy.deepcopy(config)
     config.num_hidden_layers, config.vocab_size, config.pad_token_id = layers, 2, None
+    config.max_position_embeddings = max(config.max_position_embeddings, positions)
     return new_transformer(config)
 
 
@@ -330,6 +337,8 @@ def check_finite(weights: Mapping[str, Any], source: str) -> None:
 def initialise_video(transformer: PreTrainedModel, text: PreTrainedModel, cls_id: int, sep_id: int) -> None:
     """Copy embeddings and first layers of an initialised text transformer; of its words, [CLS] and [SEP] alone.
 
+    Positions for clips that are longer than its texts are interpolated.
+
     A BERT beside another architecture (`video_transformer`) keeps its random weights.
     """
     if transformer.config.model_type != text.config.model_type:
@@ -342,6 +351,8 @@ def initialise_video(transformer: PreTrainedModel, text: PreTrainedModel, cls_id
     source = text.state_dict()
     weights = {key: source[key] for key in transformer.state_dict() if key != name}
     weights[name] = source[name][[cls_id, sep_id]]
+    if len(weights[POSITIONS]) < transformer.config.max_position_embeddings:
+        weights[POSITIONS] = resampled(weights[POSITIONS], transformer.config.max_position_embeddings)
     transformer.load_state_dict(weights)
 
 

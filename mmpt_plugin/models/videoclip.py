@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmpt_plugin.data.windows import whole_seconds
 from mmpt_plugin.models import text_backbone
-from mmpt_plugin.models.config import VideoClipConfig, check_settings
+from mmpt_plugin.models.config import VideoClipConfig, check_settings, max_features
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.packing import Lengths, length_mask, on_device
 from mmpt_plugin.models.pooling import POOLING
@@ -93,7 +94,8 @@ class VideoClipModel(nn.Module):
         backbone = backbone or TextBackbone.load(cfg.bert)
         config, special_ids = backbone.config, (backbone.cls_id, backbone.sep_id)
         first = text_backbone.first_position(config)
-        longest = max(cfg.max_video_seconds, cfg.max_text_pieces) + 2
+        video_positions = first + max_features(cfg) + 2
+        longest = max(max_features(cfg) if cfg.shared_encoder else 0, cfg.max_text_pieces) + 2
         if config.max_position_embeddings - first < longest:
             raise ValueError(
                 f"model.bert: {cfg.bert!r} has {config.max_position_embeddings - first} positions; "
@@ -103,12 +105,24 @@ class VideoClipModel(nn.Module):
             text_backbone.check_shareable(config, cfg.video_layers)
             text = text_backbone.new_transformer(config)
             video_encoder = VideoEncoder(
-                text, cfg.feature_size, cfg.max_video_seconds, special_ids, shared=True, first_position=first
+                text,
+                cfg.feature_size,
+                cfg.max_video_seconds,
+                special_ids,
+                shared=True,
+                first_position=first,
+                features_per_second=cfg.features_per_second,
             )
             text_encoder = TextEncoder(text, cfg.max_text_pieces, token_type=1)
         else:
-            video = text_backbone.video_transformer(config, cfg.video_layers)
-            video_encoder = VideoEncoder(video, cfg.feature_size, cfg.max_video_seconds, first_position=first)
+            video = text_backbone.video_transformer(config, cfg.video_layers, video_positions)
+            video_encoder = VideoEncoder(
+                video,
+                cfg.feature_size,
+                cfg.max_video_seconds,
+                first_position=first,
+                features_per_second=cfg.features_per_second,
+            )
             text_encoder = TextEncoder(text_backbone.new_transformer(config), cfg.max_text_pieces)
         if cfg.freeze_text:
             text_encoder.freeze()
@@ -140,10 +154,10 @@ class VideoClipModel(nn.Module):
         """Embed padded clips.
 
         Args:
-            video_features: (B, T, feature_size), one row a second, T <= max_video_seconds.
+            video_features: (B, T, feature_size), `features_per_second` rows a second, T <= those of max_video_seconds.
             video_mask: (B, T) bool, True = real, padding at the end; a clip may have no second at all.
             attend_to_cls: False keeps the tokens from attending to [CLS], as the original's COIN and CrossTask do.
-            return_hidden_states: give the states per token instead: [CLS], seconds, [SEP], then zeros.
+            return_hidden_states: give the states per token instead: [CLS], features, [SEP], then zeros.
 
         Returns:
             (B, D), or (B, T + 2, D) hidden states.
@@ -176,7 +190,7 @@ class VideoClipModel(nn.Module):
         return _padded_to(text_mask.shape[1], self.text_encoder(ids, lengths))
 
     def embed_videos(self, video_features: Tensor, video_lengths: Lengths, attend_to_cls: bool = True) -> Tensor:
-        """(S, feature_size) seconds of B clips -> (B, D)."""
+        """(N, feature_size) features of B clips -> (B, D)."""
         return self.pooled(self.video_encoder(video_features, video_lengths, attend_to_cls), video_lengths + 2)
 
     def embed_texts(self, text_ids: Tensor, text_lengths: Lengths) -> Tensor:
@@ -198,9 +212,9 @@ class VideoClipModel(nn.Module):
         attend_to_cls: bool = True,
         attended_lengths: Lengths | None = None,
     ) -> Tensor:
-        """(S, feature_size) seconds of B clips -> (S, D), the state of each as it is compared with texts.
+        """(N, feature_size) features of B clips -> (S, D), the state of each second as it is compared with texts.
 
-        The arguments are `VideoEncoder.forward`'s.
+        That is the mean of its features' states, where a second has several. The arguments are `VideoEncoder.forward`'s.
         """
         return self.comparable(self._second_states(video_features, video_lengths, attend_to_cls, attended_lengths))
 
@@ -212,8 +226,13 @@ class VideoClipModel(nn.Module):
         attended_lengths: Lengths | None = None,
     ) -> Tensor:
         states = self.video_encoder(video_features, video_lengths, attend_to_cls, attended_lengths)
-        is_second = np.pad(length_mask(video_lengths), ((0, 0), (1, 1)))  # after [CLS], before [SEP] or padding
-        return states.flatten(0, 1).index_select(0, on_device(np.flatnonzero(is_second), states.device))
+        return self.states_of_seconds(states, video_lengths)
+
+    def states_of_seconds(self, states: Tensor, video_lengths: Lengths) -> Tensor:
+        """(B, T + 2, D) hidden states of clips -> (S, D), those of their seconds, not yet made comparable with texts."""
+        is_feature = np.pad(length_mask(video_lengths), ((0, 0), (1, 1)))  # after [CLS], before [SEP] or padding
+        of_features = states.flatten(0, 1).index_select(0, on_device(np.flatnonzero(is_feature), states.device))
+        return means_of_seconds(of_features, video_lengths, self.video_encoder.features_per_second)
 
     def forward(
         self,
@@ -298,6 +317,24 @@ def scaled(similarities: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
     if "logit_scale" in learned:
         similarities = similarities * learned["logit_scale"].float()
     return similarities + learned["logit_bias"].float() if "logit_bias" in learned else similarities
+
+
+def means_of_seconds(states: Tensor, lengths: Lengths, features_per_second: int) -> Tensor:
+    """(N, D) states of all clips' features, clip after clip -> (S, D), the mean of each second's.
+
+    Args:
+        states: N is the sum of `lengths`.
+        lengths: (B,) features of each clip; its last second may have fewer than the others.
+        features_per_second: of the other seconds.
+    """
+    if features_per_second == 1:
+        return states
+    seconds = whole_seconds(lengths, features_per_second)
+    place_in_clip = np.arange(len(states)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    owner = np.repeat(np.cumsum(seconds) - seconds, lengths) + place_in_clip // features_per_second  # (N,)
+    counts = on_device(np.bincount(owner, minlength=int(seconds.sum())), states.device)
+    sums = states.new_zeros(len(counts), states.shape[1]).index_add(0, on_device(owner, states.device), states)
+    return sums / counts[:, None]
 
 
 def without_padding(modality: str, values: Tensor, mask: Tensor) -> tuple[Tensor, Lengths]:

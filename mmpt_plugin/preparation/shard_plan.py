@@ -20,7 +20,7 @@ from mmpt_plugin.data.feature_folder import FeatureFolder, names_by_id
 from mmpt_plugin.data.mmpt_shards import read_mmpt_shards
 from mmpt_plugin.data.shards import Shard
 from mmpt_plugin.data.video_ids import id_problem
-from mmpt_plugin.features.manifest import read_settings
+from mmpt_plugin.features.manifest import read_settings, stated
 from mmpt_plugin.files import open_array
 from mmpt_plugin.files.names import without_video_suffix
 
@@ -125,7 +125,7 @@ def plan_from_captions(
             f"{captions_file} ({len(captions.offsets)} videos). {remedy}"
         )
     splits = split_videos(paired, val, val_list)
-    source = {"features": settings, "captions": captions.settings}
+    source = {"features": settings and stated(settings), "captions": captions.settings}
     shards = []
     for split, video_ids in splits.items():
         for number, first in enumerate(range(0, len(video_ids), videos_per_shard)):

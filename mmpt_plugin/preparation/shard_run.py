@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from mmpt_plugin.data.corpus import VideoTextCorpus, open_shards, read_video_list
 from mmpt_plugin.data.shard_writer import ShardWriter
 from mmpt_plugin.data.shards import Shard, read_shard
+from mmpt_plugin.features.manifest import RATE, UNSTATED
 from mmpt_plugin.files import clear_left_overs, write_whole
 from mmpt_plugin.preparation.shard_plan import LISTS, Plan, PlannedShard
 from mmpt_plugin.preparation.workers import run_in_workers
@@ -46,7 +48,7 @@ def make_shard(planned: PlannedShard) -> Sums:
                 for video in planned.read():
                     writer.add(*video)
                     captions += len(video.caption_times)
-                    beyond += captions_beyond(video.caption_times, len(video.features))
+                    beyond += captions_beyond(video.caption_times, seconds_of(len(video.features), planned.source))
                 if 2 * beyond > captions:
                     raise ValueError(
                         f"shard {planned.name}: {beyond} of {captions} captions start after their video's features end: "
@@ -68,7 +70,7 @@ def shard_statistics(shard: Shard) -> Sums:
     """Sums over a shard's videos."""
     statistics: Sums = Counter(videos=len(shard.video_ids))
     for video in range(len(shard.video_ids)):
-        seconds = len(shard.features[video])
+        seconds = seconds_of(len(shard.features[video]), shard.source)
         times = shard.caption_times[video]
         statistics["seconds"] += seconds
         statistics["captions"] += len(times)
@@ -78,6 +80,12 @@ def shard_statistics(shard: Shard) -> Sums:
         statistics["pieces"] += int(shard.piece_counts(video).sum())
         statistics["covered_ms"] += round(1000 * covered_seconds(times, seconds))
     return statistics
+
+
+def seconds_of(rows: int, source: Mapping[str, Any]) -> int:
+    """Length of a video by its rows of features, of which the shard's source may state several a second."""
+    features = source.get("features")
+    return -(-rows // (features.get(RATE, UNSTATED[RATE]) if isinstance(features, Mapping) else 1))
 
 
 def captions_beyond(times: np.ndarray, seconds: int) -> int:

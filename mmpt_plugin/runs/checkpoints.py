@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
@@ -49,6 +51,26 @@ class WholeCopies(PathManager):
 def write_whole_checkpoints() -> None:
     """Let fairseq's checkpoint_utils, where alone checkpoints are copied, use `WholeCopies`."""
     checkpoint_utils.PathManager = WholeCopies
+
+
+LOAD = checkpoint_utils.load_checkpoint_to_cpu  # fairseq's own
+
+
+def change_when_loaded(path: Path, change: Callable[[dict[str, Any]], None] | None) -> None:
+    """Let fairseq see one checkpoint's content as `change` leaves it; all others as they are.
+
+    Args:
+        path: the checkpoint.
+        change: alters its content in place; None: nothing.
+    """
+
+    def load(place: Any, *args: Any, **settings: Any) -> dict[str, Any]:
+        content: dict[str, Any] = LOAD(place, *args, **settings)
+        if change is not None and Path(place) == path:
+            change(content)
+        return content
+
+    checkpoint_utils.load_checkpoint_to_cpu = load
 
 
 def checkpoint_to_start_from(save_dir: str, restore_file: str, finetune_from_model: str | None) -> Path | None:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmpt_plugin.data.inputs import batches_by_length
+from mmpt_plugin.data.windows import whole_seconds
 from mmpt_plugin.evaluation.windows import merge_windows, sliding_windows
 from mmpt_plugin.features.one_video import FeatureExtractor, open_extractor
 from mmpt_plugin.inference import VideoClip
@@ -107,7 +108,7 @@ def encode(clip: VideoClip, features: NDArray[np.float16], window: int, stride: 
 
     Args:
         clip: the model.
-        features: (seconds, feature_size).
+        features: (rows, feature_size), the model's `features_per_second` rows a second.
         window, stride: seconds.
         batch_size: windows encoded at once.
 
@@ -115,21 +116,25 @@ def encode(clip: VideoClip, features: NDArray[np.float16], window: int, stride: 
         Windows with embeddings, still stretches only once, and the state of each second: the mean over the windows that
         hold it, so that each second is seen with what comes before and after.
     """
-    spans = sliding_windows(len(features), window, stride)
+    rate = clip.model.video_encoder.features_per_second
+    spans = sliding_windows(int(whole_seconds(np.array(len(features)), rate)), window, stride)
+    places = [slice(start * rate, min(end * rate, len(features))) for start, end in spans]
     width = clip.model.video_encoder.transformer.config.hidden_size
     vectors = np.zeros((len(spans), width), np.float32)
     states: list[np.ndarray] = [np.zeros(0)] * len(spans)
-    lengths = np.array([end - start for start, end in spans], np.int64)
+    lengths = np.array([place.stop - place.start for place in places], np.int64)
     device = next(clip.model.parameters()).device
     with torch.no_grad():
         for batch in batches_by_length(lengths, batch_size):
-            rows = np.concatenate([features[slice(*spans[place])] for place in batch]).astype(np.float32)
+            rows = np.concatenate([features[places[place]] for place in batch]).astype(np.float32)
             hidden = clip.model.video_encoder(torch.from_numpy(rows).to(device), lengths[batch])  # (B, T + 2, D)
             pooled = clip.model.pooled(hidden, lengths[batch] + 2)
             vectors[batch] = pooled.float().cpu().numpy()
-            for place, own in zip(batch, clip.model.comparable(hidden).float().cpu().numpy()):
-                states[place] = own[1 : lengths[place] + 1]
-    kept, kept_spans = leave_out_still(features, spans)
+            seconds = clip.model.comparable(clip.model.states_of_seconds(hidden, lengths[batch])).float().cpu().numpy()
+            ends = np.cumsum(whole_seconds(lengths[batch], rate))
+            for place, own in zip(batch, np.split(seconds, ends[:-1])):
+                states[place] = own
+    kept, kept_spans = leave_out_still(features[::rate], spans)
     return Rows(
         np.array(kept_spans, np.int64).reshape(-1, 2),
         vectors[kept].astype(np.float16),
@@ -143,7 +148,7 @@ def leave_out_still(
     """Joins windows in which nothing moves to the one before.
 
     Args:
-        features: (seconds, feature_size), rows of norm 1.
+        features: (seconds, feature_size), a row of norm 1 for each second.
         spans: the windows, in order.
 
     Returns:

@@ -411,7 +411,7 @@ class VideoLibrary:
 
         Args:
             video: what is known of the file.
-            features: (seconds, feature_size).
+            features: (rows, feature_size), as many rows a second as the model takes.
             pictures: JPEG files by second.
             lines: what is spoken.
 
@@ -419,7 +419,7 @@ class VideoLibrary:
             The video's number.
         """
         rows = indexing.encode(self.clip, features, self.store.setting("window"), self.store.setting("stride"))
-        return self._put(replace(video, seconds=len(features)), replace(rows, pictures=dict(pictures)), lines)
+        return self._put(replace(video, seconds=len(rows.states)), replace(rows, pictures=dict(pictures)), lines)
 
     def _put(self, video: Video, rows: Rows | None, lines: Sequence[Line] = ()) -> int:
         """Writes a video in place of the one with its number; returns its new number.
@@ -848,7 +848,8 @@ def network_settings(
     kind, _, place = name.partition(":")
     if place and Path(place).exists():
         name = f"{kind}:{Path(place).resolve()}"
-    extractor = open_extractor(wanted, name, device)
+    rate = clip.model.video_encoder.features_per_second
+    extractor = open_extractor(wanted, name, device, rate)
     loaded = extractor.network
     size = clip.model.video_encoder.feature_projection.input.in_features
     if size != loaded.feature_size:
@@ -863,6 +864,7 @@ def network_settings(
         precision=wanted.get("precision", "fp32"),
         fps=extractor.fps,
         frame_size=extractor.frame_size,
+        features_per_second=rate,
     )
     return name, dataclasses.asdict(settings)
 

@@ -15,9 +15,10 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from omegaconf import II
 
+from mmpt_plugin.models.checkpoint import weights_to_evaluate
 from mmpt_plugin.models.text_backbone import TextBackbone, save_reference
 from mmpt_plugin.models.videoclip import VideoClipModel
-from mmpt_plugin.runs.checkpoints import checkpoint_to_start_from, write_whole_checkpoints
+from mmpt_plugin.runs.checkpoints import change_when_loaded, checkpoint_to_start_from, write_whole_checkpoints
 from mmpt_plugin.runs.errors import alone
 from mmpt_plugin.runs.folder import hold_folder
 from mmpt_plugin.runs.processes import check_launch, world
@@ -149,8 +150,31 @@ class TrainingTask(VideoClipTask):
             )
         write_whole_checkpoints()
         self.start_checkpoint = checkpoint_to_start_from(cfg.save_dir, cfg.restore_file, cfg.finetune_from_model)
+        if (start := self.start_checkpoint) is not None:
+            begins = str(start) == cfg.finetune_from_model
+            change_when_loaded(start, lambda content: self.adapt(content, begins, cfg.store_ema))
         self.stop = StopRequest()
         stop_on_signals()
+
+    def adapt(self, content: dict[str, Any], begins: bool, store_ema: bool) -> None:
+        """Change a checkpoint, in place, into what this run starts with; fairseq is about to load it.
+
+        Args:
+            content: of `start_checkpoint`.
+            begins: whether another run begins with its weights. These are then the average, where the checkpoint has one.
+            store_ema: whether this run keeps an average, which fairseq expects to find in it.
+        """
+        extra = content.setdefault("extra_state", {})
+        if begins:
+            content["model"] = weights_to_evaluate(content)
+            extra.pop("ema", None)
+            extra.pop("ema_fp32_params", None)
+        self.fit_lengths(content)
+        if store_ema and "ema" not in extra:
+            extra["ema"] = dict(content["model"])
+
+    def fit_lengths(self, content: dict[str, Any]) -> None:
+        """Make the weights of clips of one length those of another, where a run may begin so."""
 
     def check_warm_up(self, cfg: TrainingConfig, batches_per_epoch: int) -> None:
         """Refuse a run that ends before its learning rate has risen: it would not learn, and not say so.

@@ -21,7 +21,7 @@ from mmpt_plugin.criterions import (  # noqa: F401 (registers the criterions)
 from mmpt_plugin.criterions.contrastive import NO_SPANS
 from mmpt_plugin.data.epoch_iterator import ShuffledEpochIterator
 from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
-from mmpt_plugin.features.manifest import check_feature_settings
+from mmpt_plugin.features.manifest import check_feature_settings, check_rate, read_settings
 from mmpt_plugin.finetuning.datasets import CaptionedClipDataset, LabelledVideoDataset
 from mmpt_plugin.finetuning.training_sets import TRAINING_SETS
 from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
@@ -116,6 +116,7 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
                 on_missing=str(self.cfg.on_missing),
                 feature_size=self.model_config.feature_size,
                 max_seconds=self.model_config.max_video_seconds,
+                features_per_second=self.model_config.features_per_second,
                 split=str(self.cfg.split),
                 drop_suffix=self.cfg.drop_suffix,
             )
@@ -125,8 +126,10 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
                 f"task.repeats is {self.cfg.repeats}, but {self.cfg.benchmark} trains on whole videos, which come once an "
                 "epoch: raise optimization.max_epoch instead"
             )
+        folder = self.training_set.features.path
+        check_rate(f"the features in {folder}", read_settings(folder), self.model_config.features_per_second)
         if (trained_on := feature_settings(content)) is not None:
-            check_feature_settings(self.training_set.features.path, trained_on)
+            check_feature_settings(folder, trained_on)
             self.state.merge_state_dict({"features": trained_on})  # part of what fairseq saves
         self.model_config.frame_labels = list(self.training_set.label_ids)
         labels = f", {len(self.training_set.label_ids)} labels" if self.training_set.label_ids else ""

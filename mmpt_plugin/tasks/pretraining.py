@@ -27,15 +27,20 @@ from mmpt_plugin.data.epoch_iterator import FixedEpochIterator, GroupEpochIterat
 from mmpt_plugin.data.groups import GroupSource, RandomGroups, consecutive_groups
 from mmpt_plugin.data.pairs import Batch, SpecialTokens
 from mmpt_plugin.data.pretraining_dataset import FIRST_SECONDS, ClipSettings, PretrainingDataset
-from mmpt_plugin.features.manifest import check_same_settings
+from mmpt_plugin.features.manifest import RATE, check_rate, check_same_settings
 from mmpt_plugin.models.checkpoint import (
     check_same_similarity,
     feature_settings,
     model_settings,
     read_checkpoint,
+    trained_features,
 )
+from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
+from mmpt_plugin.models.mmpt_checkpoint import with_our_names
+from mmpt_plugin.models.positions import POSITIONS, stretched
 from mmpt_plugin.models.text_backbone import check_vocabulary, load_tokenizer
+from mmpt_plugin.models.videoclip import VideoClipModel
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
 from mmpt_plugin.retrieval.settings import RetrievalConfig, check_retrieval
 from mmpt_plugin.tasks.base import TrainingConfig, TrainingTask, check_training, on_host
@@ -76,6 +81,7 @@ class VideoClipPretrainingConfig(ClipSettings, TrainingConfig):
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     bert: str = II("model.bert")
     feature_size: int = II("model.feature_size")
+    features_per_second: int = "${oc.select:model.features_per_second,1}"  # type: ignore[assignment]
     max_video_seconds: int = II("model.max_video_seconds")
     max_text_pieces: int = II("model.max_text_pieces")
     amp: bool = II("common.amp")
@@ -93,6 +99,7 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         super().__init__(cfg)
         self.clips = ClipSettings(**{own.name: getattr(cfg, own.name) for own in fields(ClipSettings)})
         self.source: GroupSource | None = None
+        self.trained_features = 0  # of the longest clip that `start_checkpoint` was trained with
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -156,6 +163,7 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
             on_missing=str(self.cfg.on_missing),
             verify=str(self.cfg.verify),
             feature_size=self.cfg.feature_size,
+            features_per_second=self.cfg.features_per_second,
             min_captions=self.clips.captions_needed,
         )
         corpus.check_vocabulary(self.vocabulary)
@@ -172,7 +180,8 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
             if cfg._name == "videoclip":
                 may_begin = str(start) == self.cfg.finetune_from_model
                 check_same_similarity(content, cfg, str(start), may_begin=may_begin)
-            self.check_frozen(content, bool(getattr(cfg, "freeze_text", False)))
+                self.check_same_run(content, cfg)
+                self.trained_features = trained_features(content)
         self.keep_text_backbone(self.cfg.bert, self.cfg.save_dir)
         self.model = super().build_model(cfg, from_checkpoint)
         self.label_towers(self.model, self.cfg.optimizer)
@@ -185,15 +194,37 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
             criterion.check_model(self.model)
         return criterion
 
-    def check_frozen(self, content: dict[str, Any], freeze_text: bool) -> None:
-        """Refuse to go on with a run that trained other parameters, whose optimizer does not fit."""
-        anew = str(self.start_checkpoint) == self.cfg.finetune_from_model or self.cfg.reset_optimizer
-        was = bool(model_settings(content).get("freeze_text", False))
-        if not anew and was != freeze_text:
-            raise ValueError(
-                f"model.freeze_text is {freeze_text}, and the run of {self.start_checkpoint} had {was}: restore it, or start "
-                "another run from its weights with checkpoint.finetune_from_model"
-            )
+    def check_same_run(self, content: dict[str, Any], cfg: VideoClipConfig) -> None:
+        """Refuse to go on with a run that trained other parameters, or on clips of another length."""
+        if str(self.start_checkpoint) == self.cfg.finetune_from_model or self.cfg.reset_optimizer:
+            return
+        recorded = model_settings(content)
+        for name in ("freeze_text", "max_video_seconds", "features_per_second"):
+            own = getattr(cfg, name)
+            was = recorded.get(name, getattr(VideoClipConfig, name))
+            if was != own:
+                raise ValueError(
+                    f"model.{name} is {own}, and the run of {self.start_checkpoint} had {was}: restore it, or start another "
+                    "run from its weights with checkpoint.finetune_from_model"
+                )
+
+    def fit_lengths(self, content: dict[str, Any]) -> None:
+        """Interpolate the video's positions, where its clips had another number of features than they have now."""
+        if not isinstance(self.model, VideoClipModel):
+            return
+        encoder, trained = self.model.video_encoder, self.trained_features
+        shared = encoder.transformer is self.model.text_encoder.transformer  # the text's positions are the same
+        if trained == encoder.max_features or shared:
+            return
+        logger.info(
+            f"{self.start_checkpoint} was trained on clips of up to {trained} features, now there are {encoder.max_features}: "
+            "the positions between are interpolated"
+        )
+        weights = with_our_names(content["model"], self.model.cls_id, self.model.sep_id)
+        name, first = f"video_encoder.transformer.{POSITIONS}", encoder.first_position
+        new = encoder.transformer.state_dict()[POSITIONS].cpu()
+        weights[name] = stretched(weights[name], new, first, trained, encoder.max_features)
+        content["model"] = weights
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Make the dataset of `train` or `valid`; validation has fixed groups and clips."""
@@ -216,9 +247,12 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         features = corpus.source.get("features")
         if not isinstance(features, dict):  # shards from elsewhere do not say
             return
+        own = f"the features in {self.cfg.data}/howto100m"
+        check_rate(own, features, self.cfg.features_per_second)
         if self.start_checkpoint is not None:
-            trained_on = feature_settings(read_checkpoint(self.start_checkpoint))
-            check_same_settings(f"the features in {self.cfg.data}/howto100m", features, trained_on or {})
+            trained_on = dict(feature_settings(read_checkpoint(self.start_checkpoint)) or {})
+            trained_on.pop(RATE, None)  # the model's own, and checked above; another run may begin with more
+            check_same_settings(own, features, trained_on)
         for split, other in self.datasets.items():
             if isinstance(recorded := other.corpus.source.get("features"), dict):
                 what = f"the features of {VIDEO_LISTS[split]} in {self.cfg.data}/howto100m"

@@ -143,6 +143,7 @@ class VideoClipZeroShotTask(VideoClipTask):
             on_missing=str(cfg.on_missing),
             feature_size=self.model_config.feature_size,
             max_seconds=self.model_config.max_video_seconds,
+            features_per_second=self.model_config.features_per_second,
             split=str(cfg.split),
             drop_suffix=cfg.drop_suffix,
         )

@@ -110,18 +110,20 @@ def test_captions_of_a_group(stored):
     assert table.token_counts.tolist() == [len(caption) for _, _, tokens in picked for caption in tokens]
 
 
-def obvious_clip(video, span, max_seconds, max_pieces):
+def obvious_clip(video, span, max_seconds, max_pieces, rate):
     """One clip, straight from the lists."""
     (features, _, tokens), (start, end, first, last) = video, span
-    rows = features[start:end][:max_seconds]
+    rows = features[rate * start : rate * end][: rate * max_seconds]
     return rows, len(rows), list(chain(*tokens[first:last]))[:max_pieces]
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), max_seconds=st.integers(1, 40), max_pieces=st.integers(1, 70))
-def test_clips_equal_the_obvious_version(stored, data, max_seconds, max_pieces):
+@given(data=st.data(), max_seconds=st.integers(1, 40), max_pieces=st.integers(1, 70), rate=st.integers(1, 3))
+def test_clips_equal_the_obvious_version(stored, data, max_seconds, max_pieces, rate):
+    """Whatever the rows a second; a last second that lacks some has the others."""
     folder, videos = stored
-    corpus = open_corpus(folder, LIST, verify="size")
+    corpus = open_corpus(folder, LIST, verify="size", features_per_second=rate)
+    assert corpus.video_seconds.tolist() == [-(-len(videos[name][0]) // rate) for name in LIST]
 
     def span_within(length):
         return sorted(data.draw(st.tuples(st.integers(0, length), st.integers(0, length))))
@@ -134,9 +136,9 @@ def test_clips_equal_the_obvious_version(stored, data, max_seconds, max_pieces):
         features, video_lengths, tokens, text_lengths = corpus.clips(
             positions, spans, max_seconds=max_seconds, max_pieces=max_pieces
         )
-    read = {(v, span[0] + second) for v, n, span in zip(positions, video_lengths, spans) for second in range(n)}
+    read = {(v, rate * span[0] + row) for v, n, span in zip(positions, video_lengths, spans) for row in range(n)}
     assert sum(last - first for _, first, last in asked) == len(read)  # each row once
-    expected = [obvious_clip(videos[LIST[v]], span, max_seconds, max_pieces) for v, span in zip(positions, spans)]
+    expected = [obvious_clip(videos[LIST[v]], span, max_seconds, max_pieces, rate) for v, span in zip(positions, spans)]
     assert features.dtype == np.float16 and tokens.dtype == np.int32
     np.testing.assert_array_equal(features, np.concatenate([rows for rows, _, _ in expected]))
     assert video_lengths.tolist() == [length for _, length, _ in expected]

@@ -141,3 +141,13 @@ def test_all_clashes_of_names_without_suffix_are_listed(tmp_path):
         ValueError, match=r"2 video ids have several feature files: a, a\.mp4; b\.avi, b\.webm\. Keep one"
     ):
         FeatureFolder(tmp_path, 4, drop_suffix=True)
+
+
+def test_several_rows_a_second(tmp_path):
+    rows = np.arange(28, dtype=np.float32).reshape(7, 4)
+    np.save(tmp_path / "a.npy", rows)
+    folder = FeatureFolder(tmp_path, 4, features_per_second=3)
+    assert folder.seconds("a") == 3  # the last second has one row
+    np.testing.assert_array_equal(folder.load("a", 1, 2), rows[3:6])
+    np.testing.assert_array_equal(folder.load("a", 2, 3), rows[6:])
+    np.testing.assert_array_equal(folder.load("a"), rows)

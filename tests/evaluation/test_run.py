@@ -147,3 +147,24 @@ def test_features_named_as_videos_meet_their_ids_on_demand(benchmark_data: Path,
         BENCHMARKS[name](benchmark_data, features=tmp_path)
     renamed = BENCHMARKS[name](benchmark_data, features=tmp_path, drop_suffix=True)
     assert renamed.plan() == BENCHMARKS[name](benchmark_data).plan()
+
+
+@pytest.mark.parametrize("name", ["coin", "crosstask", "didemo_moment", "youcook2"])
+def test_two_features_a_second(tiny_bert: Path, benchmark_data: Path, tmp_path: Path, name: str) -> None:
+    """With every row twice and as much time, windows and their seconds are the same ones, and all is encoded and scored."""
+    for file in (benchmark_data / BENCHMARKS[name].folder / "features").glob("*.npy"):
+        rows = np.random.default_rng(len(file.stem)).standard_normal(np.load(file).shape)
+        np.save(tmp_path / file.name, rows.astype(np.float16).repeat(2, axis=0))
+    config = VideoClipConfig(bert=str(tiny_bert), video_layers=2, features_per_second=2)
+    clip = VideoClip(VideoClipModel.from_backbone(config).eval(), load_tokenizer(str(tiny_bert)), config=config)
+    benchmark = BENCHMARKS[name](benchmark_data, features=tmp_path, features_per_second=2)
+    assert benchmark.plan() == BENCHMARKS[name](benchmark_data).plan()
+    results = evaluate(clip, benchmark)
+    assert all(np.isfinite(value) for value in results["metrics"].values() if isinstance(value, float))
+    with pytest.raises(ValueError, match=r"was made for 1 features a second, and the model takes 2: make it with"):
+        evaluate(clip, BENCHMARKS[name](benchmark_data))
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"network": "s3d", "weights_sha256": "0", "feature_size": 512, "features_per_second": 3})
+    )
+    with pytest.raises(ValueError, match=r"have 3 rows a second, and the model takes 2 \(model\.features_per_second\)"):
+        evaluate(clip, benchmark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,9 +17,11 @@ from mmpt_plugin.features.manifest import (
     VideoRecord,
     append_record,
     check_feature_settings,
+    check_rate,
     read_failures,
     read_records,
     read_settings,
+    stated,
     write_settings,
 )
 
@@ -49,6 +52,24 @@ def test_other_settings_are_refused_naming_both(tmp_path):
         check_feature_settings(tmp_path, {"normalisation": "none"})
     with pytest.raises(ValueError, match=r"depth: None here, 3 expected"):
         check_feature_settings(tmp_path, {"depth": 3})
+
+
+def test_the_rate_is_one_where_it_is_not_said(tmp_path):
+    """As in all folders from before it could be chosen."""
+    write_settings(tmp_path, SETTINGS)
+    old = json.loads((tmp_path / "manifest.json").read_text())
+    assert old.pop("features_per_second") == 1 and stated(dataclasses.asdict(SETTINGS)) == old
+    (tmp_path / "manifest.json").write_text(json.dumps(old))
+    check_feature_settings(tmp_path, SETTINGS)
+    twice = dataclasses.replace(SETTINGS, features_per_second=2)
+    with pytest.raises(ValueError, match=r"features_per_second: 1 here, 2 expected"):
+        check_feature_settings(tmp_path, twice)
+    check_rate("these", old, 1)
+    check_rate("these", None, 7)  # nothing is known of them
+    with pytest.raises(
+        ValueError, match=r"these have 2 rows a second, and the model takes 1 .*--features-per-second 1"
+    ):
+        check_rate("these", dataclasses.asdict(twice), 1)
 
 
 def test_folder_that_does_not_say_is_accepted_with_a_warning(tmp_path, caplog):

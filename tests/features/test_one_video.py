@@ -79,3 +79,20 @@ def test_few_pictures_for_many_rows_are_doubted(tmp_path, colour):
     still = write_video(tmp_path / "still.mkv", moving_square(3, 32, 32), times=[0, 1, 600])
     (doubt,) = open_extractor(SETTINGS).extract(still).doubts
     assert doubt == "20 rows were made of 3 pictures: are the time stamps right?"
+
+
+def test_several_features_a_second(video, colour):
+    """Each is of its own frames; the black frames that fill the last second give none."""
+    extractor = open_extractor({**SETTINGS, "features_per_second": 2})
+    frames = np.concatenate(list(VideoBlocks(video, fps=10, size=32)))[:23]
+    parts = [frames[first : first + 5] for first in range(0, 23, 5)]
+    means = [torch.from_numpy(part).float().sum(dim=(0, 1, 2)) / (5 * 32 * 32) + 1 for part in parts]
+    expected = torch.nn.functional.normalize(torch.stack(means), dim=1)
+    np.testing.assert_allclose(extractor.extract(video).features, expected, atol=1e-3)
+
+
+def test_rates_that_do_not_fit_are_refused(colour):
+    with pytest.raises(ValueError, match=r"3 features a second .* cannot share 10 frames \(--fps\) evenly"):
+        open_extractor({**SETTINGS, "features_per_second": 3})
+    with pytest.raises(ValueError, match=r"trained on have 1 rows a second, and the model takes 2"):
+        open_extractor(SETTINGS, features_per_second=2)
