@@ -149,7 +149,7 @@ def test_features_named_as_videos_meet_their_ids_on_demand(benchmark_data: Path,
     assert renamed.plan() == BENCHMARKS[name](benchmark_data).plan()
 
 
-@pytest.mark.parametrize("name", ["coin", "crosstask", "didemo_moment", "youcook2"])
+@pytest.mark.parametrize("name", ["coin", "crosstask", "youcook2"])
 def test_two_features_a_second(tiny_bert: Path, benchmark_data: Path, tmp_path: Path, name: str) -> None:
     """With every row twice and as much time, windows and their seconds are the same ones, and all is encoded and scored."""
     for file in (benchmark_data / BENCHMARKS[name].folder / "features").glob("*.npy"):

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from mmpt_plugin import VideoClip
+from mmpt_plugin.evaluation.benchmark import EncodingPlan
+from mmpt_plugin.evaluation.encoding import encode_batch
 from mmpt_plugin.models.checkpoint import read_checkpoint
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.positions import POSITIONS, resampled, stretched
@@ -114,3 +116,19 @@ def test_another_run_begins_with_longer_clips(
     assert clip.model.video_encoder.max_seconds == 40 and len(clip.encode_video([np.zeros((90, 512))])) == 1
     with pytest.raises(ValueError, match=r"model\.max_video_seconds is 32, and the run of .* had 40: restore it"):
         pretrain(tmp_path / "none", "task.retrieval.enabled=false", "optimization.max_update=3")
+
+
+def test_padded_windows_have_the_states_of_all_their_seconds(tiny_bert: Path) -> None:
+    """As DiDeMo's protocol asks; padded seconds are attended to by none, whatever the features of a second."""
+    model = build(tiny_bert, features_per_second=2)
+    features, lengths = torch.randn(5, 512), np.array([3, 2])
+    batch = {"kind": "video", "indices": [0, 1], "net_input": {"video_features": features, "video_lengths": lengths}}
+    plan = EncodingPlan([], [], per_frame=True, pad_to=4)
+    first, second = encode_batch(model, batch, plan).states
+    assert first.shape == second.shape == (4, 32)
+    padded = torch.zeros(8, 512)
+    padded[:3] = features[:3]
+    expected = model.video_encoder(padded, np.array([8]), attended_lengths=np.array([3]))[0, 1:9]
+    torch.testing.assert_close(torch.from_numpy(first), expected.unflatten(0, (4, 2)).mean(1), rtol=0, atol=1e-6)
+    plain = encode_batch(model, batch, EncodingPlan([], [], per_frame=True)).states
+    assert [len(states) for states in plain] == [2, 1]
