@@ -163,7 +163,21 @@ class Benchmark(ABC):
     def score(self, encodings: Encodings) -> dict[str, np.ndarray]: ...
 
     @abstractmethod
-    def evaluate(self, scores: Scores) -> Evaluation: ...
+    def evaluate(self, scores: Scores) -> Evaluation:
+        """Metrics of the arrays that `score` made.
+
+        Raises:
+            ValueError: if they do not fit the annotations or are not finite.
+        """
+
+    def _check_scores(self, scores: np.ndarray, needed: tuple[int, ...]) -> None:
+        """Refuses scores of another shape than the annotations need, and those of a diverged checkpoint."""
+        if scores.shape != needed:
+            raise ValueError(
+                f"{self.name}: scores of shape {scores.shape} do not fit the annotations, which need {needed}"
+            )
+        if not np.isfinite(scores).all():
+            raise ValueError(f"{self.name}: scores hold NaN or infinite values: look for a diverged checkpoint")
 
     def describe(self) -> dict[str, np.ndarray]:
         """What the scores are about: ids, texts and truths, saved beside them so that a page can show them."""

@@ -262,10 +262,10 @@ def _paired_videos(predicted: Sequence, target: Sequence) -> list[tuple[np.ndarr
     guesses, truths = _as_videos(predicted), _as_videos(target)
     if len(guesses) != len(truths) or not truths:
         raise ValueError(f"predictions for {len(guesses)} videos, targets for {len(truths)}: they must pair up")
-    for video, (guess, truth) in enumerate(zip(guesses, truths, strict=True)):
+    for video, (guess, truth) in enumerate(zip(guesses, truths)):
         if guess.shape != truth.shape:
             raise ValueError(f"video {video}: predictions {guess.shape} and targets {truth.shape} must be alike")
-    return list(zip(guesses, truths, strict=True))
+    return list(zip(guesses, truths))
 
 
 def _as_videos(labels: Sequence) -> list[np.ndarray]:
@@ -376,7 +376,7 @@ def step_counts(assignments: Sequence, truths: Sequence) -> np.ndarray:
     if len(assignments) != len(truths):
         raise ValueError(f"assignments for {len(assignments)} videos, truths for {len(truths)}: they must pair up")
     counts = np.zeros((len(truths), 2), np.int64)
-    for video, (assignment, truth) in enumerate(zip(assignments, truths, strict=True)):
+    for video, (assignment, truth) in enumerate(zip(assignments, truths)):
         chosen, present = np.asarray(assignment, bool), np.asarray(truth, bool)
         if chosen.shape != present.shape:
             raise ValueError(f"video {video}: assignment {chosen.shape} and truth {present.shape} must be alike")

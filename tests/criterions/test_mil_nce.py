@@ -1,6 +1,7 @@
 """MIL-NCE against a slow loop over the paper's formula, closed forms and what it must not depend on."""
 
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from fairseq.criterions import CRITERION_REGISTRY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpt_plugin.criterions.contrastive import in_batch_accuracy
+from mmpt_plugin.criterions.contrastive import Candidates, in_batch_accuracy
 from mmpt_plugin.criterions.mil_nce import MilNceCriterion, mil_nce
 
 
@@ -42,6 +43,16 @@ def test_equals_the_slow_loop(clips: int, bag: int, width: int, temperature: flo
     video, text = random_embeddings(clips, bag, width, seed)
     expected = slow_mil_nce(video.tolist(), text.tolist(), temperature)
     assert mil_nce(video, text, temperature).item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("shares", [(0, 2, 4), (0, 1, 4), (0, 3, 4)])
+def test_clips_of_several_processes_compare_with_all(shares: tuple[int, ...]) -> None:
+    video, text = random_embeddings(4, 3, 5, 0)
+    losses = [
+        mil_nce(video[first:last], text[3 * first : 3 * last], 0.4, Candidates(video, text, first)) * (last - first)
+        for first, last in pairwise(shares)
+    ]
+    assert sum(losses).item() / 4 == pytest.approx(mil_nce(video, text, 0.4).item(), rel=1e-9)
 
 
 @pytest.mark.parametrize(("clips", "bag"), [(1, 1), (1, 5), (4, 1), (64, 5)])

@@ -119,6 +119,12 @@ def test_random_distance_is_that_of_two_random_videos(rng: np.random.Generator) 
     assert figures["within_cluster_distance"] == pytest.approx(pairs.mean(), rel=0.05)
 
 
+def test_random_groups_hold_each_video_once(rng: np.random.Generator) -> None:
+    vectors = rng.standard_normal((5, 3)).astype(np.float32)
+    figures = cluster_statistics([np.arange(5)] * 3, vectors, rng)  # a group of five is all videos, in any order
+    assert figures["random_distance"] == pytest.approx(figures["within_cluster_distance"], rel=1e-6)
+
+
 def test_clusters_of_one_video_have_no_distance(rng: np.random.Generator) -> None:
     assert cluster_statistics([np.array([1])], np.eye(2, dtype=np.float32), rng)["within_cluster_distance"] == 0.0
 

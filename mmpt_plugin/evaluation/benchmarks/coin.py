@@ -344,19 +344,13 @@ class FrameLabelling(Benchmark):
         Baselines: `all_background`; `chance` draws each frame's class uniformly from the background and the L labels
         (accuracies 1/(L+1) exactly, segmental scores from one seeded draw). Neither needs a rule for the background,
         so both stand under `calibrated` too.
-
-        Raises:
-            ValueError: if the arrays do not fit the annotations, hold no frame or hold non-finite logits.
         """
         logits, lengths = scores["logits"], scores["video_lengths"]
         columns = 1 + len(scores["label_ids"]) if "label_ids" in scores else len(self.labels)
-        if len(lengths) != len(self.videos) or logits.shape != (lengths.sum(), columns) or not len(logits):
-            raise ValueError(
-                f"{self.name}: scores of shape {logits.shape} for {len(lengths)} videos do not fit the annotations: needed is "
-                f"a row for each second of {len(self.videos)} videos and {columns} columns"
-            )
-        if not np.isfinite(logits).all():
-            raise ValueError(f"{self.name}: logits hold NaN or infinite values: look for a diverged checkpoint")
+        self._check_scores(lengths, (len(self.videos),))
+        self._check_scores(logits, (int(lengths.sum()), columns))
+        if not len(logits):
+            raise ValueError(f"{self.name}: no test video has a second of features, so that nothing can be scored")
         filled = lengths > 0
         cuts = np.cumsum(lengths[filled])[:-1]
         targets = [paint_targets(v.segments, t, self.class_of) for v, t in zip(self.videos, lengths) if t]

@@ -403,20 +403,12 @@ class CrossTask(Benchmark):
 
         Baselines: `uniform_spread` (see `uniform_assignment`) and `chance`, the expected recall of an assignment drawn
         uniformly from those in order (see `chance_assignment`).
-
-        Raises:
-            ValueError: if the arrays do not fit the annotations or hold non-finite logits.
         """
         lengths, tasks = scores["video_lengths"], [task.task_id for task, _ in self.videos]
         shapes = [(int(seconds), len(task.steps)) for seconds, (task, _) in zip(lengths, self.videos)]
         sizes = [seconds * steps for seconds, steps in shapes]
-        if len(lengths) != len(self.videos) or scores["logits"].shape != (sum(sizes),):
-            raise ValueError(
-                f"CrossTask scores for {len(lengths)} videos, {scores['logits'].shape} in all, do not fit the "
-                f"annotations: needed are seconds x steps values for each of {len(self.videos)} videos"
-            )
-        if not np.isfinite(scores["logits"]).all():
-            raise ValueError("CrossTask logits hold NaN or infinite values: look for a diverged checkpoint")
+        self._check_scores(lengths, (len(self.videos),))
+        self._check_scores(scores["logits"], (sum(sizes),))
         logits = np.split(scores["logits"], np.cumsum(sizes)[:-1])
         costs = [step_costs(values.reshape(shape)) for values, shape in zip(logits, shapes)]
         truths = [paint_steps(intervals, *shape) for intervals, shape in zip(self.intervals, shapes)]

@@ -253,18 +253,10 @@ class DidemoMoment(Benchmark):
         Baselines: `moment_prior` ranks all segments by their frequency among the annotations of train_data.json, if
         that file lies beside the test file, whatever the video's length (features are not looked at); `chance` is the
         exact expectation of a random order of the valid segments.
-
-        Raises:
-            ValueError: if the arrays do not fit the annotations or hold non-finite values.
         """
         values, seconds = scores["scores"], scores["seconds"]
-        if values.shape != (len(self.queries), len(SEGMENTS)) or seconds.shape != (len(self.queries),):
-            raise ValueError(
-                f"{self.name}: scores {values.shape} and seconds {seconds.shape} do not fit the annotations' "
-                f"{len(self.queries)} queries with {len(SEGMENTS)} segments"
-            )
-        if not np.isfinite(values).all():
-            raise ValueError(f"{self.name}: scores hold NaN or infinite values: look for a diverged checkpoint")
+        self._check_scores(values, (len(self.queries), len(SEGMENTS)))
+        self._check_scores(seconds, (len(self.queries),))
         moments = [query.moments for query in self.queries]
         valid = np.stack([valid_segments(length) for length in seconds])
         ranks, ious = self._localize(values, valid)

@@ -210,18 +210,11 @@ class Hirest(Benchmark):
 
         Baselines: `whole_video` answers each query with all of its video; `uniform_spread` spreads the steps evenly;
         `chance` is the expectation of a run of seconds, and of an assignment in order, drawn uniformly from all.
-
-        Raises:
-            ValueError: if the arrays do not fit the annotations or are not finite.
         """
         shapes = [(int(seconds), 1 + len(pair.steps)) for seconds, pair in zip(scores["video_lengths"], self.queries)]
         sizes = [rows * columns for rows, columns in shapes]
-        if len(scores["video_lengths"]) != len(self.queries) or scores["logits"].shape != (sum(sizes),):
-            raise ValueError(
-                f"{self.name}: scores {scores['logits'].shape} do not fit the {len(self.queries)} annotated pairs"
-            )
-        if not np.isfinite(scores["logits"]).all():
-            raise ValueError(f"{self.name}: logits hold NaN or infinite values: look for a diverged checkpoint")
+        self._check_scores(scores["video_lengths"], (len(self.queries),))
+        self._check_scores(scores["logits"], (sum(sizes),))
         logits = [v.reshape(s) for v, s in zip(np.split(scores["logits"], np.cumsum(sizes)[:-1]), shapes)]
         moments = [pair.moment for pair in self.queries if pair.moment is not None]
         ours = np.array([overlap(best_moment(own[:, 0]), moment) for own, moment in zip(logits, moments)])

@@ -105,17 +105,9 @@ class MsrvttQa(Benchmark):
         }
 
     def evaluate(self, scores: Scores) -> Evaluation:
-        """Accuracy from `scores` (questions, 5) alone.
-
-        Raises:
-            ValueError: if the array does not fit the annotations or is not finite.
-        """
+        """Accuracy from `scores` (questions, 5) alone."""
         similarities = scores["scores"]
-        if similarities.shape != self._text_index.shape or not np.isfinite(similarities).all():
-            raise ValueError(
-                f"{self.name}: scores of shape {similarities.shape} do not fit the annotations' "
-                f"{self._text_index.shape} options, or hold NaN or infinite values (look for a diverged checkpoint)"
-            )
+        self._check_scores(similarities, self._text_index.shape)
         rows = np.arange(len(self._answers))
         right = self._text_index == self._text_index[rows, self._answers][:, None]  # (N, 5)
         best_right = np.where(right, similarities, -np.inf).max(axis=1)

@@ -118,20 +118,11 @@ class TextToVideoRetrieval(Benchmark):
 
         There each distinct stretch of video looks for its sentence among all distinct sentences; where it has several,
         the best of them counts. What resembles it as much as its own sentence ranks before it.
-
-        Raises:
-            ValueError: if the matrix does not fit the annotations or is not finite.
         """
         similarities = scores["similarities"]
         queries, columns = len(self.sentences), self._columns()
         gallery = int(columns.max()) + 1
-        if similarities.shape != (queries, gallery):
-            raise ValueError(
-                f"{self.name}: similarities of shape {similarities.shape} do not fit the annotations' {queries} pairs of a "
-                f"sentence and one of {gallery} stretches of video"
-            )
-        if not np.isfinite(similarities).all():
-            raise ValueError(f"{self.name}: similarities hold NaN or infinite values: look for a diverged checkpoint")
+        self._check_scores(similarities, (queries, gallery))
         text_index, video_index = distinct(self.sentences)[1], distinct(self.windows)[1]
         forward, backward = (
             ranks(similarities, columns),
