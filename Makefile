@@ -44,7 +44,7 @@ demo-search: setup  ## draw films, pre-train on such films, index them, and sear
 	$(BIN)/python -m demo.search write $(SEARCH_DEMO)
 	$(BIN)/fairseq-hydra-train --config-dir projects/videoclip --config-name demo task._name=videoclip_pretraining \
 	    '~task.world_seed' '~task.family_cue' task.data=$(SEARCH_DEMO)/data checkpoint.save_dir=$(SEARCH_DEMO) \
-	    optimization.max_update=220 lr_scheduler.warmup_updates=20 task.retrieval.enabled=false \
+	    optimization.max_update=800 lr_scheduler.warmup_updates=40 task.retrieval.enabled=false \
 	    dataset.disable_validation=true
 	$(BIN)/mmpt-search index $(SEARCH_DEMO)/films --library $(SEARCH_DEMO)/library \
 	    --checkpoint $(SEARCH_DEMO)/checkpoint_last.pt

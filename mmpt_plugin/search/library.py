@@ -641,7 +641,8 @@ class VideoLibrary:
         if gone := indexed - there:
             index.remove(gone)
         if new := there - indexed:
-            index.reserve(index.count + (0 if indexed else self.store.window_count()))
+            if not indexed:
+                index.reserve(self.store.window_count())
             for number, spans, vectors in self.store.windows(new if indexed else None, self.width):
                 index.add(vectors, np.column_stack([np.full(len(spans), number), spans]))
 

@@ -11,6 +11,13 @@ LONGEST_QUERY = 10_000
 MOST_WORDS = 64
 """Words of a query that are looked for in transcripts."""
 
+STOP_WORDS = frozenset({
+    "a", "an", "and", "are", "as", "at", "be", "been", "but", "by", "for", "from", "had", "has", "have", "i",
+    "if", "in", "into", "is", "it", "its", "of", "on", "or", "our", "so", "that", "the", "their", "then",
+    "there", "these", "this", "those", "to", "was", "we", "were", "will", "with", "you", "your"
+})  # fmt: skip
+"""English words that stand in most lines: a line that shares no other word with a query is no answer to it."""
+
 PHRASE = re.compile(r"""\s*([+-])?\s*(?:"([^"]*)"|“([^”]*)”)""")
 WORD = re.compile(r"\w+(?:['’]\w+)*")
 # Scripts that put no blanks between words: each character is a word of its own, so that any part of a line is found.
@@ -65,11 +72,15 @@ def words_of(text: str) -> list[str]:
 def match_expression(query: Query) -> str:
     """The query in FTS5's language: any of its words, none of those that are subtracted; "" if it has no word.
 
+    Stop words count only in phrases that have no other word.
+
     Every word is quoted, so that nothing in it is taken for an operator.
     """
 
     def any_of(phrases: tuple[str, ...]) -> str:
-        words = [word for phrase in phrases for word in words_of(phrase)][:MOST_WORDS]
+        words = [word for phrase in phrases for word in words_of(phrase)]
+        telling = [word for word in words if word.lower() not in STOP_WORDS]
+        words = (telling or words)[:MOST_WORDS]
         return " OR ".join(f'"{word}"' for word in dict.fromkeys(words))
 
     wanted, unwanted = any_of(query.plus), any_of(query.minus)

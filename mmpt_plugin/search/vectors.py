@@ -23,6 +23,7 @@ THREADS = 2
 CANDIDATES = 256
 SAMPLE = 4096  # rows that stand for all where a distribution is wanted
 MOST_DEAD = 1024  # removed rows that a scan may still meet; with more the codes are made anew
+MOST_SEGMENTS = 16
 NEIGHBOURS = 5
 NEIGHBOUR_BLOCK = 1024
 BLOCK = 1024  # rows turned into float32 at a time
@@ -57,6 +58,7 @@ class VectorIndex:
     error: float = 0.0  #: largest distance of a vector from its code
     _dead: int = 0
     _asked: bool = False
+    _videos: set[int] = field(default_factory=set)
     _segments: list[Segment] = field(default_factory=list)
     _coded: int = 0
     _sample: tuple[tuple[int, int], Floats] | None = None
@@ -71,11 +73,11 @@ class VectorIndex:
         return self.count - self._dead
 
     def reserve(self, rows: int) -> None:
-        """Makes room for so many rows in all."""
+        """Makes room for so many rows in all, and for a quarter more; what is not filled takes no memory."""
         if rows > len(self.rows):
             for name in ("rows", "windows"):
                 old = getattr(self, name)
-                new = np.zeros((rows, old.shape[1]), old.dtype)
+                new = np.zeros((rows + rows // 4, old.shape[1]), old.dtype)
                 new[: self.count] = old[: self.count]
                 setattr(self, name, new)
 
@@ -88,16 +90,18 @@ class VectorIndex:
         """
         end = self.count + len(vectors)
         if end > len(self.rows):
-            self.reserve(end + end // 4)
+            self.reserve(end)
         self.rows[self.count : end] = vectors
         self.windows[self.count : end] = windows
         self.count = end
+        self._videos.update(np.unique(windows[:, 0]).tolist())
 
     def remove(self, videos: Collection[int]) -> None:
         """Takes all rows of these videos out."""
         found = np.isin(self.windows[: self.count, 0], list(videos))
         self._dead += int(found.sum())
         self.windows[: self.count][found, 0] = -1
+        self._videos.difference_update(videos)
         if self._dead > MOST_DEAD:
             alive = self.windows[: self.count, 0] >= 0
             self.rows, self.windows = self.rows[: self.count][alive], self.windows[: self.count][alive]
@@ -136,7 +140,7 @@ class VectorIndex:
 
     def videos(self) -> set[int]:
         """Numbers of the videos that have rows."""
-        return set(np.unique(self.windows[: self.count, 0]).tolist()) - {-1}
+        return set(self._videos)
 
     def unlike_the_rest(self, k: int, within: Collection[int] | None = None) -> tuple[Floats, Ints]:
         """As the function below: of these videos' windows, those unlike the library's sample."""
@@ -192,9 +196,10 @@ class VectorIndex:
             if len(part):
                 self._segments.append(self._coded_segment(int(part[0]), int(part[-1]) + 1))
         self._coded = self.count
-        if len(self._segments) > 8 * THREADS:  # many small parts: as one
-            self._coded = 0
-            self.encode_new()
+        if len(self._segments) > MOST_SEGMENTS:  # many small parts: as one, and the large ones stay
+            small = next(i for i, part in enumerate(self._segments) if MOST_SEGMENTS * part.codes.ntotal < self.count)
+            first = self._segments[small].first
+            self._segments[small:] = [self._coded_segment(first, self.count)]
 
     def _coded_segment(self, first: int, end: int) -> Segment:
         import faiss

@@ -6,6 +6,8 @@ import os
 import shutil
 import sqlite3
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Timer
@@ -88,7 +90,7 @@ def test_what_is_said_is_found_and_shown(library):
         hit = library.search("adding an ONION", 5, said=said)[0]
         assert hit.video_id == "one" and "add the onions" in hit.spoken
     assert library.search("stir the pan", 1, said=1)[0].spoken == "stir the pan"
-    assert [hit.start for hit in library.search("stir the pan", 9, said=1)] == [13.0, 1.0]  # "the" stands in both
+    assert [hit.start for hit in library.search("stir the pan", 9, said=1)] == [13.0]  # "the" alone is no answer
     assert library.search('"the" - "onions"', 9, said=1)[0].start == 13.0
     assert len(library.search("zebra", 9, said=1)) == 0
     assert [hit.video_id for hit in library.search("zebra", 3, said=0.3)] == [
@@ -237,6 +239,42 @@ def test_odd_names_become_ids(make_library, films, tmp_path):
     library = make_library(tmp_path / "library")
     assert sorted(library.add(tmp_path / "films").added) == sorted(names)
     assert library.search("add", 1, within=names[1])[0].video_id == names[1]
+
+
+class DeadWorkers:
+    """A pool of which every process is killed."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+    def __enter__(self) -> DeadWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+    def submit(self, *_: object) -> Future:
+        future: Future = Future()
+        future.set_exception(BrokenProcessPool("a process ended abruptly"))
+        return future
+
+    def shutdown(self, **_: object) -> None: ...
+
+
+def test_videos_of_workers_that_died_are_told_and_done_by_the_next_run(make_library, films, tmp_path, monkeypatch):
+    library = make_library(tmp_path / "library")
+    with monkeypatch.context() as broken:
+        broken.setattr(library_module, "ProcessPoolExecutor", DeadWorkers)
+        failed = library.add(films, workers=2).failed
+    assert sorted(failed) == ["deep/three", "one", "two"] and "a worker process died" in failed["one"]
+    assert sorted(library.add(films).changed) == ["deep/three", "one", "two"] and not library.info()["failed"]
+
+
+@pytest.mark.slow
+def test_workers_make_the_same_library(make_library, library, films, tmp_path):
+    shutil.copytree(films, tmp_path / "films")
+    (tmp_path / "films" / "broken.mp4").write_bytes(b"not a video" * 100)
+    other = make_library(tmp_path / "library")
+    added = other.add(tmp_path / "films", workers=2)
+    assert len(added.added) == 3 and list(added.failed) == ["broken"]
+    expected, found = content(library), content(other)
+    assert all(found[video_id][1:] == expected[video_id][1:] for video_id in expected)  # all but the path
 
 
 def test_copies_are_suppressed(make_library, films, tmp_path):

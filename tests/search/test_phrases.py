@@ -70,5 +70,7 @@ def test_no_query_is_an_error_or_an_operator_for_sqlite(text):
 
 def test_subtracted_words_are_left_out():
     assert match_expression(parse_query('"stir soup" - "spoon"')) == '("stir" OR "soup") NOT ("spoon")'
+    assert match_expression(parse_query("Put THE soup in a bowl")) == '"Put" OR "soup" OR "bowl"'
+    assert match_expression(parse_query('"to be" - "the soup"')) == '("to" OR "be") NOT ("soup")'
     assert match_expression(parse_query("soup soup")) == '"soup"'
     assert match_expression(parse_query("🍅")) == ""

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from starlette.testclient import TestClient
 
-from mmpt_plugin.search import server
+from mmpt_plugin.search import command, server
 from mmpt_plugin.search.server import is_our_host, make_app
 
 
@@ -179,3 +179,26 @@ def test_an_address_in_use(library):
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="choose another port"):
         server.serve(library, "127.0.0.1", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "host, exposed", [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True), ("", True), ("::", True)]
+)
+def test_a_server_for_others_says_what_that_means(library, monkeypatch, capsys, host, exposed):
+    monkeypatch.setattr(server.uvicorn.Server, "run", lambda self, sockets: None)
+    assert command.main(["serve", str(library.folder), "--host", host, "--port", "0"]) == 0
+    out, err = capsys.readouterr()
+    warned = (
+        "everybody who reaches this machine can search the library and watch its videos; there is no password" in err
+    )
+    assert warned == exposed
+    assert out.startswith(f"http://{'[::]' if host == '::' else host or '0.0.0.0'}:")
+
+
+def test_it_listens_on_this_machine_only_unless_told(library, monkeypatch, capsys):
+    listening = []
+    monkeypatch.setattr(
+        server.uvicorn.Server, "run", lambda self, sockets: listening.extend(s.getsockname()[0] for s in sockets)
+    )
+    assert command.main(["serve", str(library.folder), "--port", "0"]) == 0
+    assert listening == ["127.0.0.1"] and capsys.readouterr().out.startswith("http://127.0.0.1:")

@@ -72,6 +72,26 @@ def test_it_is_exact_while_it_grows_and_shrinks():
             check(index, rows, windows, rng)
 
 
+def test_a_growing_library_is_not_coded_again_and_again(monkeypatch):
+    """Many small additions join the small parts only: each row is coded a few times and not once for each addition."""
+    coded = []
+    code = VectorIndex._coded_segment
+    monkeypatch.setattr(
+        VectorIndex, "_coded_segment", lambda self, first, end: coded.append(end - first) or code(self, first, end)
+    )
+    rng = np.random.default_rng(6)
+    index = VectorIndex(16)
+    rows, windows = filled(rng, 1000)
+    index.add(rows, windows)
+    for step in range(100):
+        index.search(np.ones(16, np.float32), 3)
+        more, theirs = filled(rng, 10, first_video=1000 + step)
+        index.add(more, theirs)
+        rows, windows = np.concatenate([rows, more]), np.concatenate([windows, theirs])
+    check(index, rows, windows, rng)
+    assert sum(coded) < 4 * len(rows) and len(index._segments) <= vectors.MOST_SEGMENTS
+
+
 def test_many_removed_rows_are_forgotten(monkeypatch):
     monkeypatch.setattr(vectors, "MOST_DEAD", 50)
     rng = np.random.default_rng(3)
