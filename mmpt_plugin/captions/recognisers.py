@@ -14,6 +14,9 @@ WORDS_OF_A_LINE = 12
 PAUSE_SECONDS = 1.0
 """A longer pause between two words begins a new caption."""
 
+LONGEST_LINE = 10.0
+"""Seconds. A longer segment is cut at its words, where these have times: Whisper's last up to half a minute."""
+
 
 def read_recogniser(source: Source, content: Any) -> Transcript | None:
     """The captions of one video's parsed JSON; None if its layout is none of those known."""
@@ -47,7 +50,7 @@ def _scaled(milliseconds: Any) -> Any:
 
 def _from_segments(source: Source, segments: Sequence[Any]) -> Transcript:
     """Segments with start, end and text; a start or end that is missing is its words' first or last."""
-    own = _objects(segments)
+    own = [line for segment in _objects(segments) for line in _short_lines(segment)]
 
     def time(segment: Mapping[str, Any], name: str) -> Any:
         if segment.get(name) is not None:
@@ -59,6 +62,19 @@ def _from_segments(source: Source, segments: Sequence[Any]) -> Transcript:
 
     starts, ends = ([time(segment, name) for segment in own] for name in ("start", "end"))
     return Transcript(source.video_id, starts, ends, [segment.get("text") for segment in own])
+
+
+def _short_lines(segment: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The segment; or, where it is long and the first of its words has a time, lines of its words."""
+    words = _objects(segment.get("words") or [])
+    times = [
+        segment.get("start"),
+        segment.get("end"),
+        *(word.get(name, 0) for word in words for name in ("start", "end")),
+    ]
+    if not words or "start" not in words[0] or not all(isinstance(time, (int, float)) for time in times):
+        return [segment]
+    return list(_lines_of_words(words)) if segment["end"] - segment["start"] > LONGEST_LINE else [segment]
 
 
 def _lines_of_words(words: Sequence[Any]) -> list[dict[str, Any]]:

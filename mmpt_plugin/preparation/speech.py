@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mmpt_plugin.captions.recognisers import LONGEST_LINE
 from mmpt_plugin.data.ray_cluster import TASK_RETRIES, ray_cluster
 from mmpt_plugin.data.workers import available_cores
 from mmpt_plugin.extras import naming_extras
@@ -52,6 +53,7 @@ class SpeechSettings:
         vad: leave out what the voice activity filter takes for silence. Without it Whisper invents words there.
         beam_size: hypotheses followed.
         compute_type: arithmetic; auto is the fastest that the machine has.
+        words: times by word; stated, as transcripts of earlier versions had none.
     """
 
     model: str = "tiny.en"
@@ -59,6 +61,7 @@ class SpeechSettings:
     vad: bool = True
     beam_size: int = 5
     compute_type: str = "auto"
+    words: bool = True
 
 
 @dataclass(frozen=True)
@@ -227,12 +230,18 @@ def recognise(model: Any, path: Path, settings: SpeechSettings) -> tuple[list[di
             vad_filter=settings.vad,
             temperature=0.0,  # the same transcript at every run
             condition_on_previous_text=False,  # else one repeated phrase goes on for ever
+            word_timestamps=True,  # a twentieth more time, and truer bounds of segments too
         )
         for segment in segments:
             text = segment.text.strip()
             if text:
                 start, end = offset + segment.start, offset + segment.end
                 found.append({"start": round(start, 3), "end": round(end, 3), "text": text})
+                if end - start > LONGEST_LINE:  # the reader cuts it at its words
+                    found[-1]["words"] = [
+                        {"word": word.word, "start": round(offset + word.start, 3), "end": round(offset + word.end, 3)}
+                        for word in segment.words or []
+                    ]
         language = language or (info.language if found else "")
         seconds += len(samples) / RATE
     return found, seconds, language

@@ -53,6 +53,17 @@ def test_words_become_lines_at_pauses(tmp_path: Path) -> None:
     ]
 
 
+def test_a_long_segment_is_cut_at_its_words(tmp_path: Path) -> None:
+    spoken = [{"word": f" w{i}", "start": 1.0 * i, "end": i + 0.5} for i in range(20)]
+    long = {"start": 0, "end": 19.5, "text": "all of it", "words": spoken}
+    short = {"start": 20, "end": 29, "text": "short", "words": spoken}
+    timeless = {**long, "words": [*spoken, {"word": "late", "start": None, "end": None}]}
+    (tmp_path / "a.json").write_text(json.dumps({"segments": [long, timeless, short]}))
+    lines = sorted(read_transcript(tmp_path / "a.json"))
+    assert [(line.start, line.end) for line in lines] == [(0, 11.5), (0, 19.5), (12, 19.5), (20, 29)]
+    assert lines[2].text == "w12 w13 w14 w15 w16 w17 w18 w19" and lines[1].text == "all of it"
+
+
 def test_a_segment_without_times_has_those_of_its_words(tmp_path: Path) -> None:
     segment = {"text": "a b", "words": [{"word": "a", "start": 1, "end": 2}, {"word": "b", "start": 3, "end": 4}]}
     (tmp_path / "a.json").write_text(json.dumps({"segments": [segment, {"text": "c"}]}))
