@@ -66,6 +66,22 @@ def refreshed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[int] | No
     return seen
 
 
+def test_a_normalised_models_videos_are_near_by_their_direction(
+    corpus: VideoTextCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    angles = np.arange(24) // 6 * 0.5  # four directions of six videos, of every length
+    lengths = np.random.default_rng(0).uniform(0.1, 10, 24)
+    vectors = (np.stack([np.cos(angles), np.sin(angles)], 1) * lengths[:, None]).astype(np.float32)
+    monkeypatch.setattr(cluster_groups, "embed_videos", lambda *given, **settings: vectors.copy())
+    by_length, by_direction = source(corpus, 6, num_neighbors=6), source(corpus, 6, num_neighbors=6)
+    by_direction.model.normalize = True
+    directions = [
+        max(len({video // 6 for video in group}) for group in groups.groups(1).tolist())
+        for groups in (by_length, by_direction)
+    ]
+    assert directions[0] > 1 and directions[1] == 1
+
+
 def test_clusters_are_the_videos_of_a_style(corpus: VideoTextCorpus) -> None:
     groups = source(corpus, num_neighbors=4).groups(1)
     assert groups.shape == (6, 4) and groups.dtype == np.int64

@@ -330,6 +330,23 @@ def test_a_classifier_instead_of_texts(tmp_path: Path) -> None:
         coin.evaluate(scores | {"label_ids": np.array([3, 7])})
 
 
+def test_cosines_are_judged_by_the_calibrated_rule(tmp_path: Path) -> None:
+    coin = benchmark(write_coin(tmp_path, {"a": (4, [segment(7, 1, 3, "cut"), segment(3, 3, 4, "stir")])}))
+    texts = np.array([[0.8, 0.6], [0.6, 0.8]], np.float32)  # labels 3 and 7; their cosine is 0.96
+    states = np.array([[0.3, 0.3], [0.1, 0.5], [0.1, 0.5], [0.5, 0.1]], np.float32)  # no label comes up to 0.96
+    encodings = Encodings(texts[[coin.labels.index("stir"), coin.labels.index("cut")]], [states])
+    plain = coin.score(encodings)
+    assert "cosines" not in plain
+    coin.use_cosines()
+    scores = coin.score(encodings)
+    before, after = coin.evaluate(plain), coin.evaluate(scores)
+    assert before.metrics["foreground_accuracy"] == 0 and before.metrics["frame_accuracy"] == 0.25
+    assert after.metrics["foreground_accuracy"] == after.metrics["calibrated"]["foreground_accuracy"] > 0
+    assert {name: value for name, value in after.metrics.items() if name != "calibrated"} == after.metrics["calibrated"]
+    assert before.metrics["calibrated"] == after.metrics["calibrated"]
+    assert before.original == after.original == {"frame_accuracy": 0.25}  # by the original's rule
+
+
 def test_labels_that_training_never_saw_are_refused(tmp_path: Path) -> None:
     coin = benchmark(write_coin(tmp_path, {"a": (4, [segment(7, 1, 3, "cut"), segment(9, 3, 4, "stir")])}))
     with pytest.raises(ValueError, match=r"1 labels of the test videos were in no training video.* first 9 \('stir'\)"):
