@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from transformers import (
     MODEL_MAPPING,
     AutoConfig,
@@ -183,6 +184,7 @@ def load_tokenizer(bert: str) -> PreTrainedTokenizerBase:
     try:
         _check_json(bert, "tokenizer_config.json", "tokenizer.json")
         tokenizer = AutoTokenizer.from_pretrained(bert, add_prefix_space=True, trust_remote_code=False)
+        _prefix_spaces(tokenizer)
     except Exception as error:
         raise ValueError(
             f"model.bert: no tokenizer at {bert!r}; a BERT folder needs vocab.txt or tokenizer.json "
@@ -206,6 +208,21 @@ def load_tokenizer(bert: str) -> PreTrainedTokenizerBase:
             f"{tokenizer.cls_token!r} before it and {tokenizer.sep_token!r} after it are needed"
         )
     return tokenizer
+
+
+def _prefix_spaces(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Sets `add_prefix_space` where transformers passes it over: in byte-level BPE without a class of its own (ModernBERT)."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return
+    state = json.loads(backend.to_str())
+    outer = state.get("pre_tokenizer") or {}
+    changed = False
+    for part in (outer, *outer.get("pretokenizers", ())):
+        if part.get("type") == "ByteLevel" and part.get("add_prefix_space") is False:
+            part["add_prefix_space"] = changed = True
+    if changed:
+        backend.pre_tokenizer = Tokenizer.from_str(json.dumps(state)).pre_tokenizer
 
 
 def _check_json(bert: str, *names: str) -> None:

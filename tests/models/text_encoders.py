@@ -6,14 +6,16 @@ from pathlib import Path
 
 import torch
 from sentencepiece import SentencePieceTrainer
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModel,
     AutoTokenizer,
     BertTokenizer,
     DebertaV2Config,
     DistilBertConfig,
+    ModernBertConfig,
     PretrainedConfig,
+    PreTrainedTokenizerFast,
     RobertaConfig,
     XLMRobertaConfig,
 )
@@ -27,7 +29,7 @@ SENTENCES = [
     "добавьте лук",
     "pour the oil on a plate",
 ]
-FAMILIES = ("roberta", "xlm-roberta", "distilbert", "deberta-v2", "deberta-v3")
+FAMILIES = ("roberta", "xlm-roberta", "distilbert", "deberta-v2", "deberta-v3", "modernbert")
 
 
 def write_text_encoder(family: str, folder: Path, texts: list[str] = SENTENCES) -> Path:
@@ -39,6 +41,7 @@ def write_text_encoder(family: str, folder: Path, texts: list[str] = SENTENCES) 
         "distilbert": _word_pieces,
         "deberta-v2": _deberta_sentencepiece,
         "deberta-v3": _deberta_sentencepiece,
+        "modernbert": _modernbert_bpe,
     }[family](folder, texts)
     config = _config(family, len(_tokenizer(folder, family)))
     with torch.random.fork_rng():
@@ -63,6 +66,10 @@ def _config(family: str, vocabulary: int) -> PretrainedConfig:
         return RobertaConfig(**sizes, type_vocab_size=1)
     if family == "xlm-roberta":
         return XLMRobertaConfig(**sizes, type_vocab_size=1)
+    if family == "modernbert":
+        own = {"embedding_dropout": 0.0, "attention_dropout": 0.0, "mlp_dropout": 0.0, "local_attention": 8}
+        ids = {"cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+        return ModernBertConfig(**{k: v for k, v in sizes.items() if "dropout" not in k}, **own, **ids)
     if family == "distilbert":
         own = {"dropout": 0.0, "attention_dropout": 0.0}
         names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
@@ -88,6 +95,23 @@ def _byte_level_bpe(folder: Path, texts: list[str]) -> None:
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     trainer.train_from_iterator(texts, vocab_size=320, special_tokens=special, show_progress=False)
     trainer.save_model(str(folder))
+
+
+def _modernbert_bpe(folder: Path, texts: list[str], add_prefix_space: bool = True) -> None:
+    special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([f"{text} {text}" for text in texts], trainer=trainer)
+    frame = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=frame)
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
+    inputs = ["input_ids", "attention_mask"]
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names).save_pretrained(folder)
 
 
 def _word_pieces(folder: Path, texts: list[str]) -> None:

@@ -82,8 +82,12 @@ def test_ablations_on_two_processes(tiny_settings, tmp_path, difference):
         torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("primary", "overrides"), [("pretrain", []), ("ablation_mil_nce", ["task.bag_captions=2"])])
-def test_gathered_negatives_are_those_of_one_large_batch(tiny_settings, tmp_path, primary, overrides):
+@pytest.mark.parametrize(
+    ("primary", "overrides", "chunks"),
+    [("pretrain", [], 0), ("pretrain", [], 3), ("ablation_mil_nce", ["task.bag_captions=2"], 0)],
+)
+def test_gathered_negatives_are_those_of_one_large_batch(tiny_settings, tmp_path, primary, overrides, chunks):
+    """Whether or not the processes run their shares in chunks, which takes the least memory for the largest batch."""
     common = (
         *tiny_settings,
         *overrides,
@@ -92,7 +96,8 @@ def test_gathered_negatives_are_those_of_one_large_batch(tiny_settings, tmp_path
         "lr_scheduler.warmup_updates=0",
     )
     still = (*SGD, f"model.bert={_without_dropout(tiny_settings, tmp_path)}")
-    run(2, primary, *common, *still, f"checkpoint.save_dir={tmp_path / 'two'}", "criterion.gather=true")
+    large = ("criterion.gather=true", f"model.chunk_pairs={chunks}")
+    run(2, primary, *common, *still, f"checkpoint.save_dir={tmp_path / 'two'}", *large)
     run(1, primary, *common, *still, f"checkpoint.save_dir={tmp_path / 'one'}", "dataset.batch_size=2")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for key, value in one.items():
