@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+hypothesis.settings.register_profile("without a clock", deadline=None)  # on a busy machine any example may take long
+hypothesis.settings.load_profile("without a clock")
 torch.set_num_threads(1)  # the models of the tests are too small to share
 
 GOLDEN = REPOSITORY.parent / "shared" / "golden" / "public"

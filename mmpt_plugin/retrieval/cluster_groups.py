@@ -46,8 +46,8 @@ class ClusterGroups:
         videos_per_group: int,
         settings: RetrievalConfig,
         seed: int,
-        num_workers: int = 0,
-        amp: bool = False,
+        num_workers: int,
+        amp: bool,
     ) -> None:
         """
         Args:

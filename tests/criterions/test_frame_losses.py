@@ -43,6 +43,11 @@ def test_what_is_logged() -> None:
     assert size == 1 and output["frames_right"] == 3
     with metrics.aggregate() as logged:
         FrameCrossEntropyCriterion.reduce_metrics([output, output | {"loss": output["loss"] + 2, "frames_right": 1}])
+    with metrics.aggregate() as beside:  # a process that had no video
+        FrameCrossEntropyCriterion.reduce_metrics([output, {}])
+    assert beside.get_smoothed_values()["frame_accuracy"] == 0.75
+    assert beside.get_smoothed_values()["loss"] == pytest.approx(loss.item(), abs=1e-4)
+    assert FrameCrossEntropyCriterion.logging_outputs_can_be_summed()
     values = logged.get_smoothed_values()
     assert values["frame_accuracy"] == 0.5 and values["loss"] == pytest.approx(loss.item() + 1, abs=1e-4)
 

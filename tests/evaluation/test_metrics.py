@@ -220,6 +220,12 @@ def test_runs_cover_the_video_once(labels):
     assert (label[1:] != label[:-1]).all()
 
 
+@pytest.mark.parametrize(("labels", "runs"), [([], []), ([0], []), ([4], [(4, 0, 1)])])
+def test_the_shortest_sequences(labels, runs):
+    assert list(zip(*label_segments(labels))) == runs
+    assert {len(part) for part in label_segments(labels)} == {len(runs)}
+
+
 def test_segmental_scores_by_hand():
     target = [1, 1, 1, 1, 0, 2, 2, 3]
     predicted = [1, 1, 0, 1, 1, 2, 3, 3]

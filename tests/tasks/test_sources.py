@@ -25,6 +25,7 @@ def task(tiny_data: Path, tiny_bert: Path, tmp_path: Path):
             "retrieval": RetrievalConfig(**(retrieval or {})),
             "num_workers": 3,
             "feature_size": 512,
+            "features_per_second": 1,
             "max_video_seconds": 30,
             "max_text_pieces": 50,
             "save_dir": str(tmp_path),
