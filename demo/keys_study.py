@@ -40,6 +40,14 @@ ARMS = {  # name -> what differs from the demo, which is the paper's recipe
     "same_words": ["criterion.false_negatives=mask", "criterion.same_words=0.6"],
     "sigmoid": [*NORMALIZE, "model.logit_bias=-4.2", "criterion._name=sigmoid"],  # minus the logarithm of 64 pairs
     "modern": ["+difference=modern"],
+    "at_once": ["task.retrieval.start_epoch=1"],
+    "by_recall": ["task.retrieval.start_epoch=1", "task.retrieval.start_recall=0.25"],
+    "ema": ["ema.store_ema=true", "ema.ema_decay=0.98"],
+    "cosine": ["lr_scheduler._name=cosine", "~lr_scheduler.total_num_update"],
+    "frozen": ["model.freeze_text=true"],
+    "fused": ["optimizer._name=fused_adam"],
+    "text_rate": ["optimizer._name=fused_adam", "+optimizer.text_rate=0.3"],
+    "layer_decay": ["optimizer._name=fused_adam", "+optimizer.layer_decay=0.7"],
 }
 HEADLINES = {  # benchmark -> metrics to show
     **dict.fromkeys(("youcook2", "msrvtt", "didemo_retrieval"), ("R@1", "R@5", "R@10")),

@@ -39,19 +39,6 @@ ARMS = {  # name -> what differs from the demo
     "mil_nce": ["+difference=mil_nce"],
     "shared_encoder": ["+difference=shared_encoder"],
     "cls_pooling": ["+difference=cls_pooling"],
-    "at_once": ["task.retrieval.start_epoch=1"],
-    "by_recall": ["task.retrieval.start_epoch=1", "task.retrieval.start_recall=0.25"],
-}
-ARMS |= {  # random batches, in which one setting of training differs
-    name: ["+difference=no_retrieval", *settings]
-    for name, settings in {
-        "ema": ["ema.store_ema=true", "ema.ema_decay=0.98"],
-        "cosine": ["lr_scheduler._name=cosine", "~lr_scheduler.total_num_update"],
-        "frozen": ["model.freeze_text=true"],
-        "fused": ["optimizer._name=fused_adam"],
-        "text_rate": ["optimizer._name=fused_adam", "+optimizer.text_rate=0.3"],
-        "layer_decay": ["optimizer._name=fused_adam", "+optimizer.layer_decay=0.7"],
-    }.items()
 }
 PRETRAINED = {  # from the weights of a real text encoder, all-MiniLM-L6-v2, or from random ones of its size
     arm: [
