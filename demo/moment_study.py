@@ -21,8 +21,9 @@ from demo.test_sets import unseen_videos
 from demo.world import DemoWorld, Stream, World
 from mmpt_plugin.inference import VideoClip
 from mmpt_plugin.search.indexing import encode
-from mmpt_plugin.search.library import LEAST_WINDOWS, MARGIN
+from mmpt_plugin.search.library import LEAST_WINDOWS
 from mmpt_plugin.search.moments import Span, find_bounds, overlap
+from mmpt_plugin.search.seconds import MARGIN
 
 WINDOWS = ((8, 4), (16, 8), (32, 16))
 

@@ -7,6 +7,8 @@
                                                                         # fill the folder, once more to measure it
     python scripts/bench_search.py serving LIBRARY --films DIR          # 20 queries a second while videos are added
     python scripts/bench_search.py page LIBRARY                         # from Enter to the first thumbnail, in Chromium
+    python scripts/bench_search.py base DIR --films FILMS               # a model of BERT-base's size and its libraries
+    python scripts/bench_search.py shell DIR/library                    # a query from the shell
     python scripts/bench_search.py indexing --films DIR --library LIB   # against extraction alone
 
 Vectors are drawn: videos of 250 windows around a centre of their own, in 768 dimensions.
@@ -18,9 +20,11 @@ import argparse
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -285,18 +289,23 @@ def draw_library(args: argparse.Namespace) -> dict[str, Any]:
 def measure_queries(args: argparse.Namespace) -> dict[str, Any]:
     """Queries among a library's drawn vectors: windows alone, and with ten moments and their pictures; no text encoding."""
     from mmpt_plugin.search.library import VideoLibrary
+    from mmpt_plugin.search.vectors import VectorIndex
 
     before = resident()
     library = VideoLibrary(args.library)
     queries = draw_queries(args.queries)
     opening = timed(lambda: library._refresh(None))
-    first = timed(lambda: library._index.search(queries[0], 40))
-    windows = len(library._index)
-    scans = [lambda q=q: library._index.search(q, 40) for q in queries]
+    index = library._index
+    assert isinstance(index, VectorIndex)
+    first = timed(lambda: index.search(queries[0], 40))
+    coding = timed(index.encode_new)
+    windows = len(index)
+    scans = [lambda q=q: index.search(q, 40) for q in queries]
     report: dict[str, Any] = {
         "windows": windows,
         "opening s": opening,
-        "first scan s": first,
+        "first scan, without codes, s": first,
+        "making codes s": coding,
         "memory MiB per 100,000 windows": (resident() - before) / windows * 1e5,
         "scan ms": percentiles([timed(scan) for scan in scans]),
         "scan CPU ms": cpu_milliseconds(scans),
@@ -310,7 +319,7 @@ def measure_queries(args: argparse.Namespace) -> dict[str, Any]:
     if args.check:
         products = np.concatenate([own.astype(np.float32) @ queries[: args.check].T for own in draw_videos(windows)])
         best = -np.sort(-products, axis=0)[:10].T  # (queries, 10)
-        found = [library._index.search(query, 10)[0] for query in queries[: args.check]]
+        found = [index.search(query, 10)[0] for query in queries[: args.check]]
         report["queries that differ from brute force"] = sum(
             not np.allclose(own, right, rtol=1e-5) for own, right in zip(found, best)
         )
@@ -361,7 +370,6 @@ def measure_serving(args: argparse.Namespace) -> dict[str, Any]:
             path.write_bytes(films[number % len(films)].read_bytes() + bytes([number]))
         index = ["index", folder, "--library", str(args.library)]
         command = f"import sys; from mmpt_plugin.search.command import main; sys.exit(main({index!r}))"
-        import subprocess
 
         writer = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         times: list[float] = []
@@ -449,6 +457,42 @@ def take_screenshots(browser: Any, address: str, folder: Path) -> None:
             page.close()
 
 
+def write_base(args: argparse.Namespace) -> dict[str, Any]:
+    """A model of BERT-base's size and S3D, both with random weights; a library of films, and an empty one for S3D."""
+    import torch
+    from bench_zeroshot import write_bert
+
+    from mmpt_plugin.features.s3d import S3D
+    from mmpt_plugin.models.config import VideoClipConfig
+    from mmpt_plugin.models.videoclip import VideoClipModel
+    from mmpt_plugin.search.library import VideoLibrary
+
+    args.folder.mkdir(parents=True)
+    write_bert(args.folder / "bert", base=True)
+    settings = {"bert": str((args.folder / "bert").resolve()), "video_layers": 6, "_name": "videoclip"}
+    model = VideoClipModel.from_backbone(VideoClipConfig(bert=settings["bert"], video_layers=6))
+    checkpoint = args.folder / "checkpoint.pt"
+    torch.save({"model": model.state_dict(), "cfg": {"model": settings}}, checkpoint)
+    torch.save(S3D().state_dict(), args.folder / "s3d.pth")
+    VideoLibrary.create(args.folder / "library-s3d", checkpoint, network=f"s3d:{args.folder / 's3d.pth'}").close()
+    library = VideoLibrary.create(args.folder / "library", checkpoint, network="grid", fps=6, frame_size=48)
+    library.add(args.films)
+    return {"weights": sum(weights.numel() for weights in model.parameters()), **library.info()}
+
+
+def measure_shell(args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of `mmpt-search query`, from the shell to the last line; the first run warms the disk."""
+    code = "import sys; from mmpt_plugin.search.command import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "query", str(args.library), QUERIES[0]]
+    times, used = [], []
+    for _ in range(args.repeats + 1):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(timed(lambda: subprocess.run(command, check=True, capture_output=True)))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return {"cold s": times[0], "warm s": times[1:], "warm CPU s": used[1:]}
+
+
 def measure_indexing(args: argparse.Namespace) -> dict[str, Any]:
     """Seconds to index films against the seconds that their features alone take, in turns."""
     from mmpt_plugin.search.indexing import Extraction, extractor_of
@@ -505,6 +549,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     sub.add_argument("library", type=Path)
     sub.add_argument("--screenshots", type=Path, metavar="DIR", help="also take the pictures of the documentation")
     sub.set_defaults(measure=measure_page)
+    sub = commands.add_parser("base", help="write a model of BERT-base's size with random weights, and a library")
+    sub.add_argument("folder", type=Path, help="a folder that does not exist")
+    sub.add_argument("--films", type=Path, required=True)
+    sub.set_defaults(measure=write_base)
+    sub = commands.add_parser("shell", help="mmpt-search query, from the shell to the last line")
+    sub.add_argument("library", type=Path)
+    sub.add_argument("--repeats", type=int, default=5)
+    sub.set_defaults(measure=measure_shell)
     sub = commands.add_parser("indexing", help="indexing against extraction alone")
     sub.add_argument("--films", type=Path, required=True)
     sub.add_argument("--library", type=Path, required=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.initialization import no_init_weights
 
 from mmpt_plugin.models.checkpoint import model_settings, read_checkpoint, weights_to_evaluate
 from mmpt_plugin.models.config import DEFAULT_BERT, VideoClipConfig
@@ -51,7 +52,8 @@ def model_of_checkpoint(path: Path, content: dict[str, Any], cfg: VideoClipConfi
         ValueError: if vocabulary, settings and weights do not belong together.
     """
     check_vocabulary(cfg.bert, content, path.parent / "bert", str(path))
-    model = new_model(cfg, str(path))
+    with no_init_weights():  # every parameter comes from the file; drawing them first takes longer than reading
+        model = new_model(cfg, str(path))
     load_weights(model, weights_to_evaluate(content), str(path))
     return model.eval()
 

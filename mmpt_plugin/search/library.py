@@ -31,8 +31,9 @@ from mmpt_plugin.models.similarity import similarity
 from mmpt_plugin.search import engines, indexing
 from mmpt_plugin.search.engines import Engine, EngineIndex, Qdrant
 from mmpt_plugin.search.indexing import Extracted, Extraction, file_sha256
-from mmpt_plugin.search.moments import Fused, Hits, Moment, Span, find_bounds, fuse, merge_overlapping, threshold
+from mmpt_plugin.search.moments import Fused, Hits, Moment, Span, fuse, merge_overlapping, threshold
 from mmpt_plugin.search.phrases import Query, match_expression, parse_query
+from mmpt_plugin.search.seconds import SecondScores
 from mmpt_plugin.search.store import Line, Rows, Store, Video
 from mmpt_plugin.search.transcripts import Transcripts, read_lines
 from mmpt_plugin.search.vectors import VectorIndex, as_floats
@@ -44,7 +45,6 @@ WINDOW, STRIDE = 16, 8
 
 WRITER_LOCK = ".writer"
 DEFAULT_SAID = 0.3
-MARGIN = 32  # seconds around a window: its moment may reach so far, and what is usual is measured there
 WINDOWS_PER_HIT = 3
 LEAST_WINDOWS = 32
 MOST_HITS = 1000
@@ -656,17 +656,19 @@ class VideoLibrary:
         without: Span | None = None,
     ) -> Hits:
         """Windows find candidates, seconds find bounds, overlaps and copies go, then the words are joined."""
+        seconds = SecondScores(self.store, vector)
         wanted = max(WINDOWS_PER_HIT * k, LEAST_WINDOWS)
         while True:
             with self._lock:
                 scores, windows = self._index.search(vector, wanted, numbers)
                 sample = self._index.sample()
-            moments = self._moments(vector, windows)
+            found = [seconds.moment(*window) for window in windows.tolist()]
+            moments = merge_overlapping([moment for moment in found if moment is not None])
             if without is not None:
                 moments = [
                     m for m in moments if m.video != without.video or m.end <= without.start or without.end <= m.start
                 ]
-            moments = self._without_copies(moments, k, sample.mean(axis=0) if len(sample) else vector)
+            moments = self._without_copies(moments, k, seconds, sample.mean(axis=0) if len(sample) else vector)
             if len(moments) >= k or len(windows) < wanted:
                 break
             wanted *= 4
@@ -675,32 +677,17 @@ class VideoLibrary:
         best = float(scores[0]) if len(scores) else float("nan")
         return Hits(self._describe(fused), best, limit, words=bool(lines) and said > 0)
 
-    def _moments(self, vector: Floats, windows: NDArray[np.int64]) -> list[Span]:
-        """The moment around each window, best first, none overlapping another of its video."""
-        found = []
-        for number, start, end in windows.tolist():
-            first, states = self.store.states(number, max(0, start - MARGIN), end + MARGIN, self.width)
-            if len(states) < end - first:  # removed a moment ago
-                continue
-            left = max(0, start - MARGIN - first)
-            scores = similarity(as_floats(states[left : end + MARGIN - first]), vector)
-            origin = first + left
-            begins, ends, best = find_bounds(scores, start - origin, end - origin)
-            found.append(Span(number, origin + begins, origin + ends, best))
-        return merge_overlapping(found)
-
-    def _without_copies(self, moments: list[Span], k: int, mean: Floats) -> list[Span]:
+    def _without_copies(self, moments: list[Span], k: int, seconds: SecondScores, mean: Floats) -> list[Span]:
         """Leaves out moments that show the same footage as a better one; looks at as many as k hits need."""
         kept: list[Span] = []
         directions = np.zeros((0, self.width), np.float32)
         for position, moment in enumerate(moments):
             if len(kept) == k:
                 return kept + moments[position:]
-            first, states = self.store.states(moment.video, int(moment.start), int(moment.end), self.width)
-            own = as_floats(states[int(moment.start) - first : int(moment.end) - first])
-            if not len(own):
+            state = seconds.mean_state(moment)
+            if state is None:  # removed a moment ago
                 continue
-            direction = own.mean(axis=0) - mean
+            direction = state - mean
             direction /= max(float(np.linalg.norm(direction)), 1e-12)
             if not (directions @ direction > ALIKE).any():
                 kept.append(moment)

@@ -24,6 +24,7 @@ CANDIDATES = 256
 SAMPLE = 4096  # rows that stand for all where a distribution is wanted
 MOST_DEAD = 1024  # removed rows that a scan may still meet; with more the codes are made anew
 MOST_SEGMENTS = 16
+LARGEST_CODE = 255
 NEIGHBOURS = 5
 NEIGHBOUR_BLOCK = 1024
 BLOCK = 1024  # rows turned into float32 at a time
@@ -35,10 +36,16 @@ Ints = NDArray[np.int64]
 
 @dataclass
 class Segment:
-    """Codes of the rows from `first` on."""
+    """Codes of the rows from `first` on: a row is about `low + step * code`, each (width,).
+
+    FAISS scans codes of one range for all dimensions in half the time that codes of their own ranges take. So the ranges
+    are taken out before coding, and the query is multiplied by `step`.
+    """
 
     first: int
     codes: Any  # faiss.IndexScalarQuantizer
+    low: Floats
+    step: Floats
 
 
 @dataclass
@@ -172,8 +179,9 @@ class VectorIndex:
         """Products with the codes, falling, and the rows' places."""
 
         def scan(segment: Segment) -> tuple[Floats, Ints]:
-            scores, places = segment.codes.search(query[None], min(candidates, segment.codes.ntotal))
-            return scores[0], places[0] + segment.first
+            scaled = (query * segment.step)[None]
+            scores, places = segment.codes.search(scaled, min(candidates, segment.codes.ntotal))
+            return scores[0] + query @ segment.low, places[0] + segment.first
 
         with ThreadPoolExecutor(THREADS) as threads:
             found = list(threads.map(scan, self._segments))
@@ -204,17 +212,22 @@ class VectorIndex:
     def _coded_segment(self, first: int, end: int) -> Segment:
         import faiss
 
-        codes = faiss.IndexScalarQuantizer(self.width, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
-        starts = range(first, end, BLOCK)
-        blocks = [self.rows[start : min(start + BLOCK, end)] for start in starts]
-        lowest = np.min([block.min(axis=0) for block in blocks], axis=0)
-        highest = np.max([block.max(axis=0) for block in blocks], axis=0)
-        codes.train(np.stack([lowest, highest]).astype(np.float32))  # so that no number lies beyond the codes' range
+        codes = faiss.IndexScalarQuantizer(
+            self.width, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT
+        )
+        codes.train(
+            np.repeat(np.array([[0], [LARGEST_CODE]], np.float32), self.width, axis=1)
+        )  # the range of all codes
+        blocks = [self.rows[start : min(start + BLOCK, end)] for start in range(first, end, BLOCK)]
+        low = np.min([block.min(axis=0) for block in blocks], axis=0).astype(np.float32)
+        high = np.max([block.max(axis=0) for block in blocks], axis=0).astype(np.float32)
+        step = np.maximum((high - low) / LARGEST_CODE, np.finfo(np.float32).tiny)
         for block in map(as_floats, blocks):
-            codes.add(block)
-            decoded = codes.sa_decode(codes.sa_encode(block))
+            scaled = (block - low) / step
+            codes.add(scaled)
+            decoded = low + step * codes.sa_decode(codes.sa_encode(scaled))
             self.error = max(self.error, float(np.linalg.norm(block - decoded, axis=1).max()))
-        return Segment(first, codes)
+        return Segment(first, codes, low, step)
 
 
 def as_floats(halves: Halves) -> Floats:
