@@ -469,8 +469,9 @@ def write_base(args: argparse.Namespace) -> dict[str, Any]:
 
     args.folder.mkdir(parents=True)
     write_bert(args.folder / "bert", base=True)
-    settings = {"bert": str((args.folder / "bert").resolve()), "video_layers": 6, "_name": "videoclip"}
-    model = VideoClipModel.from_backbone(VideoClipConfig(bert=settings["bert"], video_layers=6))
+    bert = str((args.folder / "bert").resolve())
+    settings = {"bert": bert, "video_layers": 6, "_name": "videoclip"}
+    model = VideoClipModel.from_backbone(VideoClipConfig(bert=bert, video_layers=6))
     checkpoint = args.folder / "checkpoint.pt"
     torch.save({"model": model.state_dict(), "cfg": {"model": settings}}, checkpoint)
     torch.save(S3D().state_dict(), args.folder / "s3d.pth")
