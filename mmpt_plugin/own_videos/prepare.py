@@ -12,7 +12,9 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,16 @@ class Preparation:
     device: str = "cpu"
 
 
+@contextmanager
+def timed(stage: str) -> Iterator[None]:
+    """Logs how long a stage has taken."""
+    wall, processor = time.perf_counter(), time.process_time()
+    yield
+    logger.info(
+        f"{stage}: {time.perf_counter() - wall:.0f} s, {time.process_time() - processor:.0f} s of this process on all cores"
+    )
+
+
 def prepare(settings: Preparation) -> Corpus:
     """Makes transcripts, features, shards and the clips to find; what is there already is not made again.
 
@@ -79,20 +91,22 @@ def prepare(settings: Preparation) -> Corpus:
         ValueError: too few videos can be used, ids clash, or features in the cache were made in another way.
     """
     cache = settings.cache
-    sources = gather_sources(
-        settings.videos,
-        cache,
-        captions=settings.captions,
-        languages=settings.languages,
-        speech=settings.speech,
-        workers=settings.workers,
-        device=settings.device,
-    )
+    with timed("transcripts"):
+        sources = gather_sources(
+            settings.videos,
+            cache,
+            captions=settings.captions,
+            languages=settings.languages,
+            speech=settings.speech,
+            workers=settings.workers,
+            device=settings.device,
+        )
     if not sources.lines:
         raise ValueError(
             f"task.videos: no video in {settings.videos} has anything that is said in it:\n{_why(sources)}"
         )
-    seconds = extract(settings, sources)
+    with timed("features"):
+        seconds = extract(settings, sources)
     for video_id, length in seconds.items():
         starts = np.array([[line.start, line.end] for line in sources.lines[video_id]])
         if 2 * shard_run.captions_beyond(starts, length) > len(starts):
@@ -102,7 +116,7 @@ def prepare(settings: Preparation) -> Corpus:
     name = _fingerprint(settings, {video_id: sources.lines[video_id] for video_id in usable}, seconds, features)
     folder = cache / f"corpus-{name}"
     if not (folder / CORPUS_FILE).exists():
-        with whole_folder(folder) as aside:
+        with timed("shards"), whole_folder(folder) as aside:
             _make_corpus(settings, sources, usable, seconds, Path(aside), name, features)
     else:  # the newest is the one in use
         before = Corpus(**read_json(folder / CORPUS_FILE))
