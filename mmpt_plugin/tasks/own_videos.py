@@ -196,7 +196,7 @@ def start_from(cfg: OwnVideosConfig) -> None:
     changes.setdefault("task.fps", cfg.fps or (30 if changes["task.network"].startswith("s3d") else 1))
     if not any(root.optimization.lr):
         rate = LEARNING_RATES["from a checkpoint" if cfg.finetune_from_model else "anew"]
-        changes["optimization.lr"] = [rate]
+        changes |= dict.fromkeys(("optimization.lr", "optimizer.lr", "lr_scheduler.lr"), [rate])  # fairseq's copies too
     change(cfg, changes)
 
 
@@ -277,8 +277,9 @@ def choose_recipe(cfg: OwnVideosConfig, corpus: Corpus, folder: Path) -> None:
         "dataset.validate_interval": recipe.validate_interval,
         "checkpoint.save_interval": recipe.validate_interval,
         "lr_scheduler.warmup_updates": root.lr_scheduler.warmup_updates or recipe.warmup_updates,
-        "lr_scheduler.total_num_update": recipe.max_epoch * per_epoch,
     }
+    if "total_num_update" in root.lr_scheduler:  # not where the user has chosen another schedule
+        changes["lr_scheduler.total_num_update"] = recipe.max_epoch * per_epoch
     change(cfg, changes)
     logger.info(recipe.words(videos, per_epoch))
     if len(corpus.videos["train"]) < 10:

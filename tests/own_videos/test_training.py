@@ -30,7 +30,7 @@ def own(fairseq_train, films, tiny_bert, tmp_path):
 
 @pytest.mark.slow
 def test_a_folder_becomes_a_tested_model(own, films):
-    run = own("optimization.max_epoch=4", "task.report=true")
+    run = own("optimization.max_epoch=4", "task.report=true", "optimization.lr=[0.0]", "common.log_interval=1")
     assert (run / "results" / "csv.html").exists() and (run / "report.html").exists()
     results = read_results(run / "results" / "csv.json")
     assert results["counts"]["queries"] == 4 and results["intervals"]["R@1"] is not None
@@ -41,6 +41,8 @@ def test_a_folder_becomes_a_tested_model(own, films):
     assert len(used["corpus"]["videos"]["train"]) == 4 and used["corpus"]["transcripts"]["found"] == 6
     state = read_checkpoint(run / "checkpoint_last.pt")
     assert state["cfg"]["model"]["feature_size"] == 3 and state["cfg"]["lr_scheduler"]["total_num_update"] == 4
+    steps = [record["lr"] for record in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if "lr" in record]
+    assert steps[0] == pytest.approx(0.0002)  # what was chosen reaches the optimizer
     assert 0 <= state["extra_state"]["val_loss"] <= 1  # a share of clips that were found, not a loss
 
     # --- nothing is new: nothing is done, and the numbers stand ---
