@@ -196,7 +196,9 @@ def start_from(cfg: OwnVideosConfig) -> None:
     changes.setdefault("task.fps", cfg.fps or (30 if changes["task.network"].startswith("s3d") else 1))
     if not any(root.optimization.lr):
         rate = LEARNING_RATES["from a checkpoint" if cfg.finetune_from_model else "anew"]
-        changes |= dict.fromkeys(("optimization.lr", "optimizer.lr", "lr_scheduler.lr"), [rate])  # fairseq's copies too
+        changes |= {
+            f"{part}.lr": [rate] for part in ("optimization", "optimizer", "lr_scheduler")
+        }  # fairseq's copies too
     change(cfg, changes)
 
 
