@@ -349,7 +349,7 @@ def start_server(library: Path) -> tuple[multiprocessing.process.BaseProcess, st
 
 
 QUERIES = (
-    "chop the onion",
+    "chop the fish",
     "stir the fish",
     "pour the noodle",
     "mash the potato",
@@ -446,7 +446,7 @@ def take_screenshots(browser: Any, address: str, folder: Path) -> None:
     for width, height in ((375, 812), (1440, 900)):
         for scheme in ("light", "dark"):
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-            page.goto(f"{address}/?q=chop+the+onion&said=0.3")
+            page.goto(f"{address}/?q=chop+the+fish&said=0.3")
             page.wait_for_selector(".hit", state="attached")
             if page.is_visible("#anyway"):
                 page.click("#anyway")
