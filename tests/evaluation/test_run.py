@@ -117,6 +117,7 @@ def test_a_fine_tuned_model_stands_beside_the_papers_fine_tuned_number(
     assert results["checkpoint"].get("fine_tuned_on") == trained_on and results["config"]["model"] == {"seed": 1}
 
 
+@pytest.mark.slow
 def test_fairseq_is_not_needed() -> None:
     code = (
         "import sys; from mmpt_plugin.evaluation import evaluate; import mmpt_plugin.commands.evaluate; "

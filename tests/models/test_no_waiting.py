@@ -43,7 +43,7 @@ def sample(net_input: Inputs, target: torch.Tensor | None = None) -> dict:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("criterion_class", [VideoTextContrastiveCriterion, MilNceCriterion])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("chunk_pairs", [0, 3])
 def test_pre_training(
     model: VideoClipModel, criterion_class: type, dtype: torch.dtype, pooling: str, chunk_pairs: int

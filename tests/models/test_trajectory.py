@@ -42,7 +42,12 @@ def fairseq_adam(parameters: list) -> FairseqAdam:
     )
 
 
-@pytest.mark.parametrize("run", RUNS)
+THE_PAPERS = "adam_lr5e-5_clip2_polynomial_warmup1000_total1e6"  # the one that the fast tests repeat
+
+
+@pytest.mark.parametrize(
+    "run", [pytest.param(run, marks=[] if run == THE_PAPERS else pytest.mark.slow) for run in RUNS]
+)
 def test_losses_follow_the_originals(golden, run):
     folder = golden / "train_trajectory"
     expected = json.loads((folder / "trajectories.json").read_text())[run]
