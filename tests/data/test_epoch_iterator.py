@@ -2,6 +2,7 @@
 
 import gc
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,15 @@ def test_processes_share_the_groups_of_one(
         share = epochs(iterator(corpus, num_shards=processes, shard_id=shard), 2)
         equal = 12 // processes  # every process takes as many; what is left over sits out
         assert share == [batches[shard : equal * processes : processes] for batches in one_process[:2]]
+
+
+@pytest.mark.parametrize(("processes", "told"), [(5, "epoch 1: 2 of 12 groups are left over"), (3, "")])
+def test_groups_that_sit_out_are_counted_aloud(
+    corpus: VideoTextCorpus, caplog: pytest.LogCaptureFixture, processes: int, told: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    iterator(corpus, num_shards=processes).next_epoch_itr()
+    assert told in caplog.text and ("left over" in caplog.text) == bool(told)
 
 
 @settings(max_examples=15, deadline=None)
@@ -460,6 +470,16 @@ class Numbers(FairseqDataset):
 
 def shuffled(items: int = 23, **settings: int) -> ShuffledEpochIterator:
     return ShuffledEpochIterator(Numbers(items), **{"batch_size": 4, "seed": 1} | settings)
+
+
+def test_fewer_items_than_processes_are_left() -> None:
+    stopped = shuffled(5, batch_size=1)
+    batches = stopped.next_epoch_itr()
+    for _ in range(4):
+        next(batches)
+    resumed = shuffled(5, batch_size=1, num_shards=2)
+    resumed.load_state_dict(stopped.state_dict())
+    assert resumed.next_epoch_idx == 2 and len(list(resumed.next_epoch_itr())) == 2
 
 
 def test_every_item_comes_once_an_epoch_in_batches_of_nearly_equal_size() -> None:
