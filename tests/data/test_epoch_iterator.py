@@ -233,6 +233,7 @@ def test_too_few_groups_for_the_processes(corpus: VideoTextCorpus) -> None:
 def test_fingerprints_tell_lists_apart() -> None:
     lists = (["a", "b"], ["b", "a"], ["a"], ["ab"], ["a", "b", "c"])
     assert len({fingerprint(video_ids) for video_ids in lists}) == len(lists)
+    assert fingerprint(["a", "b"]) == "7e18f737311b2dc3"  # as in the checkpoints that are there already
 
 
 # --- another number of processes, another batch size ---

@@ -115,7 +115,8 @@ def test_clusters_get_every_setting_of_retrieval(task) -> None:
     source = made.build_source(corpus)
     assert isinstance(source, ClusterGroups)
     assert source.settings is made.cfg.retrieval  # itself: there is no second copy to forget a field in
-    assert (source.model, source.videos_per_group, source.seed, source.num_workers) == (made.model, 4, 5, 3)
+    assert (source.model, source.videos_per_group, source.seed) == (made.model, 4, 5)
+    assert (source.num_workers, source.amp) == (3, True)
     assert source.dataset.corpus is corpus and source.num_groups == 24 // 4
     assert source.memory is not None
     made = task(retrieval={"embeddings": "fresh"})
