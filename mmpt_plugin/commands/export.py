@@ -150,6 +150,7 @@ def model_card(title: str, exported: ExportedModel, content: dict[str, Any], tab
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         "pooling": config.pooling,
         "longest clip": f"{config.max_video_seconds} seconds",
+        "features a second": config.features_per_second,
         "longest text": f"{config.max_text_pieces} word pieces",
     }
     training = {
