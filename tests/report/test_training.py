@@ -211,6 +211,7 @@ def test_a_run_leaves_its_log_and_its_page(pretrain, tmp_path):
     assert make_pages([tmp_path]) == [tmp_path / "report.html"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_its_log(pretrain, tmp_path):
     pretrain(tmp_path, "optimization.max_update=6", "common.log_interval=2")
     pretrain(tmp_path, "optimization.max_update=12", "common.log_interval=2", "task.report=false")
