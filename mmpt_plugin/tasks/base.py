@@ -15,13 +15,14 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from omegaconf import II
 
+from mmpt_plugin.data.local_copy import local_folder
 from mmpt_plugin.models.checkpoint import weights_to_evaluate
 from mmpt_plugin.models.text_backbone import TextBackbone, save_reference
 from mmpt_plugin.models.videoclip import VideoClipModel
 from mmpt_plugin.runs.checkpoints import change_when_loaded, checkpoint_to_start_from, write_whole_checkpoints
 from mmpt_plugin.runs.errors import alone
 from mmpt_plugin.runs.folder import hold_folder
-from mmpt_plugin.runs.processes import check_launch, world
+from mmpt_plugin.runs.processes import check_launch, wait_for_all, world
 from mmpt_plugin.runs.stopping import StopRequest, stop_on_signals
 
 logger = logging.getLogger(__name__)
@@ -230,6 +231,35 @@ class TrainingTask(VideoClipTask):
         if any(output.get("asked_to_stop", 0) for output in logging_outputs):  # the sum over all processes
             self.stop.agreed = True
         super().reduce_metrics(logging_outputs, criterion)
+
+
+def read_from(place: str | Path, copy: str | None, setting: str) -> Path:
+    """`local_folder`; where it copies, all processes go on at the same time, so that none waits for another in a step.
+
+    Args:
+        place: a folder, or an address on an object store.
+        copy: task.local_copy.
+        setting: what `place` was given as.
+    """
+    folder = local_folder(place, copy, setting)
+    if copy is not None:
+        wait_for_all()
+    return folder
+
+
+def given_features(features: str | None, copy: str | None) -> Path | None:
+    """The folder of task.features, or its copy; None for the usual folder.
+
+    Raises:
+        ValueError: for a task.local_copy without task.features.
+    """
+    if features:
+        return read_from(features, copy, "task.features")
+    if copy is not None:
+        raise ValueError(
+            f"task.local_copy is {copy}: it copies task.features, which is not set: set it, or leave both out"
+        )
+    return None
 
 
 def on_host(logging_outputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.loading import check_state_dict, checkpoint_config
 from mmpt_plugin.models.text_backbone import check_vocabulary, load_tokenizer
-from mmpt_plugin.tasks.base import TrainingConfig, TrainingTask, check_training
+from mmpt_plugin.tasks.base import TrainingConfig, TrainingTask, check_training, given_features
 from mmpt_plugin.tasks.recording import RecordedTask
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,16 @@ class VideoClipFinetuningConfig(TrainingConfig):
     annotations: Optional[str] = field(
         default=None, metadata={"help": "annotation file (coin) or folder (others) instead of the usual one"}
     )
-    features: Optional[str] = field(default=None, metadata={"help": "feature folder instead of the usual one"})
+    features: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "feature folder instead of the usual one; with local_copy also an address such as s3://bucket/it"
+        },
+    )
+    local_copy: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder on each machine's own disk to copy task.features to, before they are read"},
+    )
     on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
         default="error", metadata={"help": "videos without features: stop, or leave out and count in the log"}
     )
@@ -112,7 +121,7 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
             BenchmarkFiles(
                 Path(self.cfg.data),
                 annotations=Path(self.cfg.annotations) if self.cfg.annotations else None,
-                features=Path(self.cfg.features) if self.cfg.features else None,
+                features=given_features(self.cfg.features, self.cfg.local_copy),
                 on_missing=str(self.cfg.on_missing),
                 feature_size=self.model_config.feature_size,
                 max_seconds=self.model_config.max_video_seconds,

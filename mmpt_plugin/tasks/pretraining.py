@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 from fairseq import metrics
@@ -43,7 +43,7 @@ from mmpt_plugin.models.text_backbone import check_vocabulary, load_tokenizer
 from mmpt_plugin.models.videoclip import VideoClipModel
 from mmpt_plugin.retrieval.cluster_groups import ClusterGroups
 from mmpt_plugin.retrieval.settings import RetrievalConfig, check_retrieval
-from mmpt_plugin.tasks.base import TrainingConfig, TrainingTask, check_training, on_host
+from mmpt_plugin.tasks.base import TrainingConfig, TrainingTask, check_training, on_host, read_from
 from mmpt_plugin.tasks.recording import RecordedTask, gallery
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,13 @@ class VideoClipPretrainingConfig(ClipSettings, TrainingConfig):
     """The paper's set-up (sections 3.3 and 4.2)."""
 
     data: str = field(default=MISSING, metadata={"help": "data folder; holds howto100m/{train.txt,val.txt,shards/}"})
+    shards: Optional[str] = field(
+        default=None,
+        metadata={"help": "shards instead of data's; with local_copy also an address such as s3://bucket/shards"},
+    )
+    local_copy: Optional[str] = field(
+        default=None, metadata={"help": "folder on each machine's own disk to copy the shards to, before they are read"}
+    )
     videos_per_batch: int = field(
         default=32,
         metadata={
@@ -158,7 +165,7 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         """The videos of `train` or `valid`."""
         folder = Path(self.cfg.data) / "howto100m"
         corpus = VideoTextCorpus.open(
-            folder / "shards",
+            read_from(self.cfg.shards or folder / "shards", self.cfg.local_copy, "task.shards"),
             read_video_list(folder / VIDEO_LISTS[split]),
             on_missing=str(self.cfg.on_missing),
             verify=str(self.cfg.verify),

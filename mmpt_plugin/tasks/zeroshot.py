@@ -34,7 +34,7 @@ from mmpt_plugin.models.loading import checkpoint_config, load_weights
 from mmpt_plugin.report.wanted import page_pictures
 from mmpt_plugin.runs.folder import hold_folder
 from mmpt_plugin.runs.processes import check_launch
-from mmpt_plugin.tasks.base import VideoClipTask
+from mmpt_plugin.tasks.base import VideoClipTask, given_features
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,16 @@ class VideoClipZeroShotConfig(FairseqDataclass):
     annotations: Optional[str] = field(
         default=None, metadata={"help": "annotation file or folder instead of the usual one"}
     )
-    features: Optional[str] = field(default=None, metadata={"help": "feature folder instead of the usual one"})
+    features: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "feature folder instead of the usual one; with local_copy also an address such as s3://bucket/it"
+        },
+    )
+    local_copy: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder on each machine's own disk to copy task.features to, before they are read"},
+    )
     on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
         default="error", metadata={"help": "videos without features: stop, or leave out and count in the results"}
     )
@@ -139,7 +148,7 @@ class VideoClipZeroShotTask(VideoClipTask):
         self.benchmark = EVALUATIONS[str(cfg.benchmark)](
             Path(cfg.data),
             annotations=Path(cfg.annotations) if cfg.annotations else None,
-            features=Path(cfg.features) if cfg.features else None,
+            features=given_features(cfg.features, cfg.local_copy),
             on_missing=str(cfg.on_missing),
             feature_size=self.model_config.feature_size,
             max_seconds=self.model_config.max_video_seconds,
