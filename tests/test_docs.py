@@ -21,7 +21,7 @@ BLOCKS = [
     for page in PAGES
     for match in BLOCK.finditer(page.read_text())
 ]
-OTHERS = ("pip", "python", "pre-commit", "git", "fairseq-train", "[")  # programs that are not ours
+OTHERS = ("pip", "python", "pre-commit", "git", "fairseq-train", "[", "export")  # programs that are not ours
 ENTRIES = dict(re.findall(r'"(mmpt-[\w-]+)=([\w.:]+)"', (REPOSITORY / "setup.py").read_text()))
 
 
