@@ -39,6 +39,8 @@ ARMS = {  # name -> what differs from the demo, which is the paper's recipe
     "soft": ["criterion.false_negatives=soft"],
     "same_words": ["criterion.false_negatives=mask", "criterion.same_words=0.6"],
     "sigmoid": [*NORMALIZE, "model.logit_bias=-4.2", "criterion._name=sigmoid"],  # minus the logarithm of 64 pairs
+    "choosing_parts": ["model.clip_parts=2", "criterion._name=choosing_parts"],
+    "modern_parts": ["+difference=modern", "model.clip_parts=2", "criterion._name=choosing_parts"],
     "modern": ["+difference=modern"],
     "at_once": ["task.retrieval.start_epoch=1"],
     "by_recall": ["task.retrieval.start_epoch=1", "task.retrieval.start_recall=0.25"],

@@ -56,10 +56,14 @@ def info_nce(
     """
     check_temperature(temperature)
     logits = similarity(queries, candidates) / temperature  # (Q, C)
-    if excluded is not None:
-        logits = logits.masked_fill(excluded, torch.finfo(logits.dtype).min)  # infinite, a share of 0 would make it NaN
+    logits = left_out(logits, excluded)
     loss = F.cross_entropy(logits, targets)
     return loss + F.cross_entropy(logits.T, targets) if both_ways else loss
+
+
+def left_out(logits: Tensor, excluded: Tensor | None) -> Tensor:
+    """Logits with no weight where `excluded`, of the same shape; not infinite, which a share of 0 would make NaN."""
+    return logits if excluded is None else logits.masked_fill(excluded, torch.finfo(logits.dtype).min)
 
 
 def symmetric_info_nce(video_embeddings: Tensor, text_embeddings: Tensor, temperature: float = 1.0) -> Tensor:
@@ -229,6 +233,7 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
             ValueError: naming the settings that exclude one another.
         """
         learns_scale = self.check_scale(model)
+        self.check_parts(model)
         if getattr(model, "logit_bias", None) is not None:
             raise ValueError(
                 f"model.logit_bias is read by criterion sigmoid alone, not by {type(self).__name__}, whose loss no summand "
@@ -239,6 +244,18 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
                 f"model.normalize with criterion.temperature={self.temperature}: cosines lie between -1 and 1, so that the "
                 "loss cannot fall far; set model.logit_scale=true, or a temperature of about 0.07"
             )
+
+    def check_parts(self, model: torch.nn.Module) -> None:
+        """Refuse a model that makes parts of clips, which this loss would not read."""
+        if getattr(model, "clip_parts", 1) > 1:
+            raise ValueError(
+                f"model.clip_parts is {model.clip_parts}, which criterion choosing_parts alone reads, not "
+                f"{type(self).__name__}: set it to 1"
+            )
+
+    def video_side(self, output: dict[str, Tensor]) -> Tensor:
+        """What of a model's output stands for the clips: (B, D)."""
+        return output["video_embeddings"]
 
     def check_scale(self, model: torch.nn.Module) -> bool:
         """Refuse a scale that is both learned and fixed; whether it is learned."""
@@ -298,7 +315,7 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
         """
         output = model(**sample["net_input"])
         with outside_autocast(output["video_embeddings"]):  # and in float32, whatever the model's precision
-            video, text = output["video_embeddings"].float(), output["text_embeddings"].float()
+            video, text = self.video_side(output).float(), output["text_embeddings"].float()
             if "logit_scale" in output:  # on one side: then it scales all similarities
                 video = video * output["logit_scale"].float()
             candidates = Candidates(video, text, 0)
@@ -307,6 +324,8 @@ class VideoTextContrastiveCriterion(FairseqCriterion):
                 candidates = Candidates(GatherRows.apply(video), GatherRows.apply(text), first)
             candidates = self.relate(sample, candidates)._replace(bias=output.get("logit_bias"))
             loss = self.loss(video, text, candidates)
+            if video.dim() == 3:  # accuracies are of whole clips
+                video, candidates = video[:, 0], candidates._replace(video=candidates.video[:, 0])
             text_to_video, video_to_text = in_batch_accuracy(video, text, candidates)
         logging_output = {
             "loss": loss.detach() * sample["nsentences"],

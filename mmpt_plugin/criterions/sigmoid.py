@@ -112,6 +112,7 @@ class SigmoidCriterion(VideoTextContrastiveCriterion):
     def check_model(self, model: torch.nn.Module) -> None:
         """Refuse a model without a bias, or whose products are neither scaled nor of bounded length."""
         learns_scale = self.check_scale(model)
+        self.check_parts(model)
         if getattr(model, "logit_bias", None) is None:
             raise ValueError(
                 "criterion sigmoid needs model.logit_bias: without it, the many negatives push all similarities down first; "

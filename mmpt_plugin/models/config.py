@@ -49,6 +49,14 @@ class VideoClipConfig:
             "help": "a learned summand of the scaled similarities starts here, for criterion sigmoid; null: none"
         },
     )
+    clip_parts: int = field(
+        default=1,
+        metadata={
+            "help": "equal parts of a clip among which a text may choose in training, for criterion choosing_parts; 1: none",
+            "at_least": 1,
+            "at_most": 64,
+        },
+    )
     feature_size: int = field(
         default=512, metadata={"help": "width of the video features (S3D: 512)", "at_least": 1, "at_most": 2**16}
     )

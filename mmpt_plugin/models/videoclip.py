@@ -16,7 +16,7 @@ from mmpt_plugin.models import text_backbone
 from mmpt_plugin.models.config import VideoClipConfig, check_settings, max_features
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.packing import Lengths, length_mask, on_device
-from mmpt_plugin.models.pooling import POOLING
+from mmpt_plugin.models.pooling import POOLING, part_means
 from mmpt_plugin.models.precision import outside_autocast
 from mmpt_plugin.models.similarity import similarity
 from mmpt_plugin.models.text_backbone import TextBackbone
@@ -46,8 +46,10 @@ class VideoClipModel(nn.Module):
         normalize: bool = False,
         logit_scale: bool = False,
         logit_bias: float | None = None,
+        clip_parts: int = 1,
     ) -> None:
         super().__init__()
+        self.clip_parts = clip_parts
         self.chunk_pairs = chunk_pairs
         self.normalize = normalize
         # The logarithm is learned, as in CLIP; both are saved with the weights.
@@ -135,6 +137,7 @@ class VideoClipModel(nn.Module):
             normalize=cfg.normalize,
             logit_scale=cfg.logit_scale,
             logit_bias=cfg.logit_bias,
+            clip_parts=cfg.clip_parts,
             frame_classes=len(cfg.frame_labels) + 1 if cfg.frame_labels else 0,  # background is a class of its own
         )
 
@@ -205,6 +208,12 @@ class VideoClipModel(nn.Module):
         """(..., D) as they are compared: of length 1 where the model normalises, in float32; else as they are."""
         return nn.functional.normalize(vectors.float(), dim=-1) if self.normalize else vectors
 
+    def _embed_parts(self, video_features: Tensor, video_lengths: Lengths) -> Tensor:
+        """(N, feature_size) features of B clips -> (B, 1 + clip_parts, D), the whole clip first."""
+        hidden_states = self.video_encoder(video_features, video_lengths)
+        parts = self.comparable(part_means(hidden_states, video_lengths, self.clip_parts))
+        return torch.cat([self.pooled(hidden_states, video_lengths + 2)[:, None], parts], dim=1)
+
     def encode_seconds(
         self,
         video_features: Tensor,
@@ -247,6 +256,8 @@ class VideoClipModel(nn.Module):
         Beside them `logit_scale` and `logit_bias`, where the model learns these: a loss's logits are similarities times
         the one plus the other.
 
+        So does `video_parts` (B, 1 + clip_parts, D) where clips have such: the whole clip, then its parts in order.
+
         With `frames` instead: frame_logits, as from `classify_frames`.
 
         With `chunk_pairs`, training keeps no activations of the towers: each chunk is run again, with the same dropout, when
@@ -256,8 +267,15 @@ class VideoClipModel(nn.Module):
         if frames:
             return {"frame_logits": self.classify_frames(video_features, video_lengths, text_ids, text_lengths)}
         assert text_ids is not None and text_lengths is not None  # a pair has both sides
+        video = self._in_chunks(
+            self._embed_parts if self.clip_parts > 1 else self.embed_videos, video_features, video_lengths
+        )
         return {
-            "video_embeddings": self._in_chunks(self.embed_videos, video_features, video_lengths),
+            **(
+                {"video_embeddings": video[:, 0], "video_parts": video}
+                if self.clip_parts > 1
+                else {"video_embeddings": video}
+            ),
             "text_embeddings": self._in_chunks(self.embed_texts, text_ids, text_lengths),
             **self.learned_logits(),
         }

@@ -21,7 +21,7 @@ from omegaconf import II, MISSING
 from transformers import PreTrainedTokenizerBase
 
 from mmpt_plugin.bounds import check_bounds
-from mmpt_plugin.criterions import contrastive, mil_nce, sigmoid  # noqa: F401 (registers the criteria)
+from mmpt_plugin.criterions import choosing_parts, contrastive, mil_nce, sigmoid  # noqa: F401 (registers the criteria)
 from mmpt_plugin.data.corpus import VideoTextCorpus, read_video_list
 from mmpt_plugin.data.epoch_iterator import FixedEpochIterator, GroupEpochIterator
 from mmpt_plugin.data.groups import GroupSource, RandomGroups, consecutive_groups

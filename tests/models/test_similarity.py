@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "mmpt_plugin"
 PRODUCTS_OF_OTHER_THINGS = {  # file -> why a matrix product there compares no texts with videos
     "models/similarity.py": "the one place",
     "models/packing.py": "attention",
+    "models/pooling.py": "means over parts of clips",
     "criterions/false_negatives.py": "words that texts share",
     "evaluation/bootstrap.py": "sums over drawn videos",
     "evaluation/benchmarks/didemo.py": "means over the seconds of moments",

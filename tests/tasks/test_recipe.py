@@ -51,3 +51,12 @@ def test_the_sigmoid_loss_trains_and_needs_what_it_needs(pretrain: Callable[...,
         pretrain(tmp_path / "no", *given)
     pretrain(tmp_path / "run", *given, "model.normalize=true", "model.logit_scale=true")
     assert read_checkpoint(tmp_path / "run" / "checkpoint_last.pt")["model"]["logit_bias"].item() != -2
+
+
+def test_texts_choose_parts_of_clips_in_training(pretrain: Callable[..., None], tmp_path: Path) -> None:
+    given = ("model.clip_parts=2", "optimization.max_update=1")
+    with pytest.raises(ValueError, match=r"model\.clip_parts is 2, which criterion choosing_parts alone reads"):
+        pretrain(tmp_path / "no", *given)
+    pretrain(tmp_path / "run", *given, "criterion._name=choosing_parts")
+    clip = VideoClip.from_pretrained(tmp_path / "run" / "checkpoint_last.pt")
+    assert clip.encode_video(features=[np.ones((3, 512))]).shape == (1, 32)
