@@ -124,8 +124,13 @@ class OwnVideosTask(VideoClipPretrainingTask):
             put_aside_other_training(Path(cfg.save_dir), corpus)
         wait_for_all()
         choose_recipe(cfg, corpus, folder)
-        if world()[0] == 0 and is_trained(Path(cfg.save_dir), cfg.max_epoch):
-            conclude(cfg, corpus)
+        if is_trained(Path(cfg.save_dir), cfg.max_epoch):  # on every process: all of them end
+            if world()[0] == 0:
+                logger.info(
+                    f"nothing is new since {cfg.save_dir} was trained: its best weights are tested, and that is all. Remove "
+                    f"{REPORT_FILE} there to go on with a larger optimization.max_epoch, or choose another folder"
+                )
+                conclude(cfg, corpus)
             raise SystemExit(0)
         task = super().setup_task(cfg, **kwargs)
         task.corpus = corpus
