@@ -7,7 +7,7 @@ from dataclasses import dataclass
 PAIRS = 64  #: of a batch
 MOST_CLIPS = 16  #: of a video in a batch: more repeat what its few captions say
 MOST_VIDEOS = 16  #: of a batch
-UPDATES_OF_100 = 400
+UPDATES_OF_100 = 800
 VALIDATIONS = 20
 
 
