@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,10 @@ import numpy as np
 from numpy.lib import format as npy
 
 from mmpt_plugin.files.checks import UnusableFile, kind_of, require_file
+
+MOST_HEADER_BYTES = 1 << 16
+_parsing = threading.Lock()
+"""numpy evaluates headers as Python, and Python 3.11 counts the depth of such a text for all threads together."""
 
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -102,9 +108,11 @@ def read_arrays(path: str | Path, *, limit: int = 2**34) -> dict[str, np.ndarray
 
 
 def _parse_header(file: IO[bytes], name: str, size: int) -> ArrayHeader:
+    beginning = io.BytesIO(file.read(MOST_HEADER_BYTES))
     try:
-        shape, fortran_order, dtype = HEADERS[npy.read_magic(file)](file)
-        offset = file.tell()
+        with _parsing:
+            shape, fortran_order, dtype = HEADERS[npy.read_magic(beginning)](beginning)
+        offset = file.seek(beginning.tell())
     except Exception as error:  # numpy evaluates the header as Python: tokenize, memory and recursion errors come too
         raise UnusableFile(f"{name}: not a whole .npy array ({type(error).__name__}: {error})") from error
     if dtype.hasobject:
