@@ -17,6 +17,7 @@ from mmpt_plugin.bounds import check_bounds
 from mmpt_plugin.criterions import (  # noqa: F401 (registers the criterions)
     contrastive,
     frame_losses,
+    sigmoid,
 )
 from mmpt_plugin.criterions.contrastive import NO_SPANS
 from mmpt_plugin.data.epoch_iterator import ShuffledEpochIterator
@@ -161,6 +162,9 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
             return FairseqVideoClipModel.from_config(cfg, self.kept_text_backbone(cfg.bert))
         self.model_config.chunk_pairs = cfg.chunk_pairs  # how to compute is this run's choice, and what to train
         self.model_config.freeze_text = cfg.freeze_text
+        self.model_config.clip_parts = (
+            1  # whole clips and labelled seconds are learned here, whatever pre-training chose
+        )
         content = read_checkpoint(self.checkpoint, SETTING)
         check_vocabulary(self.model_config.bert, content, self.checkpoint.parent / "bert", str(self.checkpoint))
         self.keep_text_backbone(self.model_config.bert, self.cfg.save_dir)

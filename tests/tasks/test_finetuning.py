@@ -301,6 +301,17 @@ def test_a_criterion_that_does_not_fit_the_data(finetune: Callable[..., dict]) -
         finetune("coin", "criterion._name=video_text_contrastive")
 
 
+def test_a_checkpoint_that_chose_parts_of_clips(
+    finetune: Callable[..., dict], pretrain: Callable[..., None], tmp_path: Path
+) -> None:
+    parts = ("model.clip_parts=2", "criterion._name=choosing_parts", "optimization.max_update=1")
+    pretrain(tmp_path / "parts", *parts)
+    saved = finetune("youcook2", checkpoint=tmp_path / "parts" / "checkpoint_last.pt")
+    assert saved["cfg"]["model"]["clip_parts"] == 1
+    with pytest.raises(ValueError, match=r"criterion\.false_negatives is mask, but the batches do not tell"):
+        finetune("youcook2", "+criterion.false_negatives=mask", to="other")
+
+
 def test_batches_of_nothing(finetune: Callable[..., dict]) -> None:
     with pytest.raises(ValueError, match=r"dataset\.batch_size is 0: it must be at least 1"):
         finetune("youcook2", "dataset.batch_size=0")
