@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 EXTRAS = {  # module -> the extras of setup.py that bring it
     "altair": ("report",),
-    "av": ("prepare", "speech", "search"),
+    "av": ("prepare", "speech", "search", "mteb"),
     "bitarray": ("train",),
     "cffi": ("train",),
     "Cython": ("train",),
@@ -19,6 +19,7 @@ EXTRAS = {  # module -> the extras of setup.py that bring it
     "hydra": ("train",),
     "ijson": ("prepare",),
     "jinja2": ("report", "search"),
+    "mteb": ("mteb",),
     "mteb": ("mteb",),
     "omegaconf": ("train",),
     "packaging": ("train",),

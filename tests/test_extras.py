@@ -115,7 +115,7 @@ def test_the_table_knows_all_that_the_extras_bring() -> None:
     for module, distributions in packages_distributions().items():
         for distribution in distributions:
             modules.setdefault(distribution.lower().replace("_", "-"), []).append(module)
-    unused = {"gpu", "dev", "docs"}  # another distribution of faiss; what only developers run
+    unused = {"gpu", "dev", "docs", "pictures"}  # another distribution of faiss; what only a checkout uses
     for requirement in requires("mmpt_plugin") or ():
         if " extra ==" not in requirement.replace(";", " "):
             continue
