@@ -20,7 +20,6 @@ EXTRAS = {  # module -> the extras of setup.py that bring it
     "ijson": ("prepare",),
     "jinja2": ("report", "search"),
     "mteb": ("mteb",),
-    "mteb": ("mteb",),
     "omegaconf": ("train",),
     "packaging": ("train",),
     "PIL": ("report",),
