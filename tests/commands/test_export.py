@@ -93,9 +93,8 @@ def test_what_lies_in_the_folder(exported: Path) -> None:
 
 
 def test_what_it_was_fine_tuned_on_is_told(copy: Path) -> None:
-    content = json.loads((copy / "config.json").read_text())
-    content["origin"]["fine_tuned_on"] = "coin"
-    (copy / "config.json").write_text(json.dumps(content))
+    origin = json.loads((copy / "config.json").read_text())["origin"]
+    change(copy, origin=origin | {"fine_tuned_on": "coin"})
     assert VideoClip.from_pretrained(copy).fine_tuned_on == "coin"
 
 
