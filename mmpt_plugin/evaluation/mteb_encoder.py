@@ -27,6 +27,7 @@ from mmpt_plugin.extras import naming_extras
 from mmpt_plugin.features.one_video import embed_blocks, open_extractor
 from mmpt_plugin.inference import VideoClip
 from mmpt_plugin.models.checkpoint import sha256
+from mmpt_plugin.models.similarity import similarity
 
 
 class MtebEncoder:
@@ -103,8 +104,8 @@ class MtebEncoder:
         return int(self.clip.model.video_encoder.transformer.config.hidden_size)
 
     def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Tensor:
-        """Dot products, (first, second): what the model is trained by."""
-        return torch.as_tensor(embeddings1) @ torch.as_tensor(embeddings2).T
+        """(first, second): what the model is trained by."""
+        return similarity(torch.as_tensor(embeddings1), torch.as_tensor(embeddings2))
 
     def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Tensor:
         """Dot products of rows with rows, (rows,)."""
