@@ -140,6 +140,7 @@ def test_the_old_command_line_trains_and_resumes(
         --arch videoclip --bert {tiny_bert} --video-layers 2 --criterion video_text_contrastive
         --optimizer adam --lr 0.001 --max-update
     """
+    caplog.set_level(logging.INFO)
     for updates in (2, 4):
         monkeypatch.setattr(sys, "argv", [*options.split(), str(updates)])
         train.cli_main()
@@ -150,8 +151,11 @@ def test_the_old_command_line_trains_and_resumes(
 
 
 @pytest.mark.slow
-def test_fairseq_validate(tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_fairseq_validate(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its function works."""
+    monkeypatch.setattr(validate, "reset_logging", lambda: None)  # takes every other handler away, caplog's perhaps
     cfg = OmegaConf.structured(FairseqConfig)
     cfg.common.cpu, cfg.common.user_dir, cfg.dataset.batch_size = True, str(REPOSITORY / "mmpt_plugin"), 1
     cfg.common.log_format, cfg.common_eval.path = "simple", str(tiny_checkpoint)
