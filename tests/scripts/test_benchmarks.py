@@ -136,9 +136,13 @@ def test_zeroshot(benchmark: str) -> None:
 
 
 @pytest.mark.slow
-def test_search() -> None:
-    found = report("bench_search.py", "queries", "--windows", "1000", "--queries", "3")
-    assert found["queries of 20 that differ from brute force"] == 0 and found["scan ms"]["p50"] > 0
+def test_search(tmp_path: Path) -> None:
+    library, engine = str(tmp_path / "library"), str(tmp_path / "engine")
+    assert report("bench_search.py", "draw", library, "--windows", "1000")["windows"] == 1000
+    found = report("bench_search.py", "queries", library, "--queries", "3", "--check", "3")
+    assert found["queries that differ from brute force"] == 0 and found["scan ms"]["p50"] > 0
     assert found["whole query ms (10 moments)"]["p50"] > 0
-    found = report("bench_search.py", "engine", "sqlite+faiss", "--windows", "1000", "--queries", "3")
+    arguments = ("engine", "sqlite+faiss", engine, "--windows", "1000", "--queries", "3")
+    assert report("bench_search.py", *arguments)["insert windows/s"] > 0
+    found = report("bench_search.py", *arguments)
     assert found["after kill -9"] == {"whole videos only": True, "search works": True}
