@@ -37,19 +37,21 @@ WORDS = ("add", "cut", "the", "onion", "##s", "potato", "##es", "salt", "to", "p
 
 
 @pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """Levels, handlers and filters that a command sets in this process end with its test."""
+def process_as_before() -> Iterator[None]:
+    """What a command sets in this process ends with its test: logging's levels, handlers and filters, torch's threads."""
     root = logging.getLogger()
 
     def known() -> list[logging.Logger]:
         return [root, *(one for one in list(root.manager.loggerDict.values()) if isinstance(one, logging.Logger))]
 
+    logging.getLogger("mmpt_plugin").setLevel(logging.NOTSET)  # of a command in a fixture of many tests
     before = {one: (one.level, one.disabled, one.propagate, one.handlers[:], one.filters[:]) for one in known()}
     yield
     for one in known():
         default = (logging.NOTSET, False, True, [], [])
         level, one.disabled, one.propagate, one.handlers[:], one.filters[:] = before.get(one, default)
         one.setLevel(level)
+    torch.set_num_threads(1)  # extraction takes all cores, and a training's last bits depend on them
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,8 @@ def test_from_videos_to_scores(tmp_path, footage, script, tiny_bert, pretrain, f
     assert np.isfinite(list(flat_numbers(results["metrics"]).values())).all()
 
     # --- features with other settings than the model was trained on ---
-    assert feature_settings(read_checkpoint(run / "checkpoint_last.pt")) == settings
+    trained_on = feature_settings(read_checkpoint(run / "checkpoint_last.pt"))
+    assert trained_on is not None and {"features_per_second": 1} | trained_on == settings
     both = r"precision: 'fp32' here, 'bf16' expected"
     (features / MANIFEST).write_text(json.dumps(settings | {"precision": "fp32"}))
     with pytest.raises(ValueError, match=both):
@@ -198,5 +199,5 @@ def test_another_network_by_name(tmp_path, footage, script, tiny_bert, pretrain)
         pretrain(tmp_path / "run", f"task.data={data}", "optimization.max_update=1")
     pretrain(tmp_path / "run", f"task.data={data}", "optimization.max_update=1", "model.feature_size=24")
     trained_on = feature_settings(read_checkpoint(tmp_path / "run" / "checkpoint_last.pt"))
-    assert trained_on is not None and trained_on == read_settings(features)
+    assert trained_on is not None and {"features_per_second": 1} | trained_on == read_settings(features)
     assert (trained_on["network"], trained_on["feature_size"]) == ("hf:tiny-vit", 24)

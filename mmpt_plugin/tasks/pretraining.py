@@ -106,7 +106,6 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         super().__init__(cfg)
         self.clips = ClipSettings(**{own.name: getattr(cfg, own.name) for own in fields(ClipSettings)})
         self.source: GroupSource | None = None
-        self.trained_features = 0  # of the longest clip that `start_checkpoint` was trained with
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -188,7 +187,6 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
                 may_begin = str(start) == self.cfg.finetune_from_model
                 check_same_similarity(content, cfg, str(start), may_begin=may_begin)
                 self.check_same_run(content, cfg)
-                self.trained_features = trained_features(content)
         self.keep_text_backbone(self.cfg.bert, self.cfg.save_dir)
         self.model = super().build_model(cfg, from_checkpoint)
         self.label_towers(self.model, self.cfg.optimizer)
@@ -217,9 +215,12 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
 
     def fit_lengths(self, content: dict[str, Any]) -> None:
         """Interpolate the video's positions, where its clips had another number of features than they have now."""
-        if not isinstance(self.model, VideoClipModel):
+        if not isinstance(self.model, VideoClipModel) or self.start_checkpoint is None:
             return
-        encoder, trained = self.model.video_encoder, self.trained_features
+        encoder = self.model.video_encoder
+        trained = trained_features(
+            read_checkpoint(self.start_checkpoint)
+        )  # fairseq has put this run's settings into content
         shared = encoder.transformer is self.model.text_encoder.transformer  # the text's positions are the same
         if trained == encoder.max_features or shared:
             return
