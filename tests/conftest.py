@@ -37,8 +37,8 @@ WORDS = ("add", "cut", "the", "onion", "##s", "potato", "##es", "salt", "to", "p
 
 
 @pytest.fixture(autouse=True)
-def process_as_before() -> Iterator[None]:
-    """What a command sets in this process ends with its test: logging's levels, handlers and filters, torch's threads."""
+def logging_as_before() -> Iterator[None]:
+    """What a command sets in this process ends with its test: logging's levels, handlers and filters."""
     root = logging.getLogger()
 
     def known() -> list[logging.Logger]:
@@ -51,7 +51,6 @@ def process_as_before() -> Iterator[None]:
         default = (logging.NOTSET, False, True, [], [])
         level, one.disabled, one.propagate, one.handlers[:], one.filters[:] = before.get(one, default)
         one.setLevel(level)
-    torch.set_num_threads(1)  # extraction takes all cores, and a training's last bits depend on them
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import DictConfig
 
 import demo.tasks.demo  # noqa: F401 (registers its task: fairseq leaves that out where a test has imported demo before)
+from mmpt_plugin.criterions.contrastive import VideoTextContrastiveCriterion
 from mmpt_plugin.data.workers import end_with_parent
 from mmpt_plugin.tasks.zeroshot import LOGGERS_AFTER_RESULTS, silence
 
@@ -93,6 +95,11 @@ def _one(rank: int, processes: int, folder: Path, joined: bool, work: Callable[.
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
+
+
+def criterion_of(kind: type = VideoTextContrastiveCriterion, **settings: Any) -> Any:
+    """A criterion with these settings, the others as by default."""
+    return kind(SimpleNamespace(), getattr(kind, "__dataclass")(**settings))  # fairseq registers it under this name
 
 
 @cache

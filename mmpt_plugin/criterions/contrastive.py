@@ -199,25 +199,18 @@ class VideoTextContrastiveConfig(FairseqDataclass):
 class VideoTextContrastiveCriterion(FairseqCriterion):
     """Symmetric InfoNCE on the embeddings of any model that returns `video_embeddings` and `text_embeddings`."""
 
-    def __init__(
-        self,
-        task: Any,
-        temperature: float = 1.0,
-        gather: bool = False,
-        false_negatives: str = "keep",
-        near_seconds: float = 0.0,
-        same_words: float | None = None,
-    ) -> None:
+    def __init__(self, task: Any, cfg: VideoTextContrastiveConfig) -> None:
         super().__init__(task)
-        check_temperature(temperature)  # now, not in the first update
-        self.temperature = temperature
-        self.gather = gather and torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.false_negatives, self.near_seconds, self.same_words = str(false_negatives), near_seconds, same_words
+        check_temperature(cfg.temperature)  # now, not in the first update
+        check_bounds(cfg, VideoTextContrastiveConfig, "criterion")
+        self.temperature = cfg.temperature
+        self.gather = cfg.gather and torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.false_negatives = str(cfg.false_negatives)
+        self.near_seconds, self.same_words = cfg.near_seconds, cfg.same_words
         self.check_false_negatives()
 
     def check_false_negatives(self) -> None:
-        """Refuse settings that are out of bounds, or would never be read."""
-        check_bounds(self, VideoTextContrastiveConfig, "criterion")
+        """Refuse settings that would never be read."""
         unread = {"near_seconds": ("mask",), "same_words": ("mask", "soft")}
         for name, readers in unread.items():
             if getattr(self, name) and self.false_negatives not in readers:
@@ -366,18 +359,9 @@ class DirectedContrastiveConfig(VideoTextContrastiveConfig):
 class DirectedContrastiveCriterion(VideoTextContrastiveCriterion):
     """InfoNCE in the one direction that a retrieval test asks for; to fine-tune."""
 
-    def __init__(
-        self,
-        task: Any,
-        temperature: float = 1.0,
-        gather: bool = False,
-        false_negatives: str = "keep",
-        near_seconds: float = 0.0,
-        same_words: float | None = None,
-        direction: str = "text_to_video",
-    ) -> None:
-        super().__init__(task, temperature, gather, false_negatives, near_seconds, same_words)
-        self.from_text = str(direction) == "text_to_video"
+    def __init__(self, task: Any, cfg: DirectedContrastiveConfig) -> None:
+        super().__init__(task, cfg)
+        self.from_text = str(cfg.direction) == "text_to_video"
 
     def loss(self, video: Tensor, text: Tensor, candidates: Candidates) -> Tensor:
         """One direction's cross-entropy."""

@@ -11,6 +11,7 @@ from fairseq.criterions import register_criterion
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mmpt_plugin.bounds import check_bounds
 from mmpt_plugin.criterions.contrastive import (
     Candidates,
     VideoTextContrastiveConfig,
@@ -90,24 +91,14 @@ class SigmoidConfig(VideoTextContrastiveConfig):
 class SigmoidCriterion(VideoTextContrastiveCriterion):
     """SigLIP's loss on the embeddings of any model that gives a `logit_bias` beside them."""
 
-    def __init__(
-        self,
-        task: Any,
-        temperature: float = 1.0,
-        gather: bool = False,
-        false_negatives: str = "keep",
-        near_seconds: float = 0.0,
-        same_words: float | None = None,
-        chunk: int = 0,
-    ) -> None:
-        super().__init__(task, temperature, gather, false_negatives, near_seconds, same_words)
-        if chunk < 0:
-            raise ValueError(f"criterion.chunk is {chunk}: it must be at least 0")
+    def __init__(self, task: Any, cfg: SigmoidConfig) -> None:
+        super().__init__(task, cfg)
+        check_bounds(cfg, SigmoidConfig, "criterion")
         if self.false_negatives == "soft":
             raise ValueError(
                 "criterion.false_negatives=soft: the sigmoid loss knows pairs and others; take keep or mask"
             )
-        self.chunk = chunk
+        self.chunk = cfg.chunk
 
     def check_model(self, model: torch.nn.Module) -> None:
         """Refuse a model without a bias, or whose products are neither scaled nor of bounded length."""

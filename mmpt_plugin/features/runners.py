@@ -23,9 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 def in_this_process(job: Job, videos: Mapping[str, Path]) -> Iterator[Outcome]:
-    """Runner: one video after the other."""
+    """Runner: one video after the other. What comes between and afterwards has torch's number of threads as it was."""
+    threads = torch.get_num_threads()
     for video_id, source in videos.items():
         outcome = extract_one(job, video_id, source)
+        torch.set_num_threads(threads)
         if outcome is not None:
             yield outcome
 

@@ -347,9 +347,8 @@ def check_finite(weights: Mapping[str, Any], source: str) -> None:
     """
 
     def is_finite(value: torch.Tensor) -> bool:
-        return bool(value.sum().isfinite()) or bool(
-            value.isfinite().all()
-        )  # a finite sum, found faster, has finite terms
+        # A finite sum has finite terms, and is found faster.
+        return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 
     damaged = [name for name, value in weights.items() if torch.is_tensor(value) and not is_finite(value)]
     if damaged:

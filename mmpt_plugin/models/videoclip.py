@@ -254,9 +254,8 @@ class VideoClipModel(nn.Module):
         """Embed a batch of pairs (data/pairs.py): video_embeddings and text_embeddings, both (B, D).
 
         Beside them `logit_scale` and `logit_bias`, where the model learns these: a loss's logits are similarities times
-        the one plus the other.
-
-        So does `video_parts` (B, 1 + clip_parts, D) where clips have such: the whole clip, then its parts in order.
+        the one plus the other. And `video_parts` (B, 1 + clip_parts, D), where clips have such: the whole clip, then its
+        parts in order.
 
         With `frames` instead: frame_logits, as from `classify_frames`.
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mmpt_plugin.extras import naming_extras
 from mmpt_plugin.search.vectors import SAMPLE, Floats, Halves, Ints, unlike_the_rest
 
 IN_MEMORY = "qdrant::memory:"
@@ -51,7 +52,7 @@ def check_address(address: str) -> None:
 
     Raises:
         ValueError: for an unknown address.
-        ModuleNotFoundError: naming the extra to install.
+        MissingExtra: naming the extra to install.
     """
     kind, _, place = address.partition(":")
     if kind != "qdrant" or not (place == ":memory:" or place.startswith(("http://", "https://"))):
@@ -59,12 +60,8 @@ def check_address(address: str) -> None:
             f"--engine {address}: no address of an engine; qdrant:http://HOST:6333 names a Qdrant server (a folder of "
             "Qdrant's local mode is not taken, because its client unpickles what lies there)"
         )
-    try:
+    with naming_extras("qdrant", f"--engine {address}"):
         import qdrant_client  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"--engine {address} needs the package qdrant-client: pip install 'mmpt_plugin[qdrant]'"
-        ) from error
 
 
 def new_collection() -> str:

@@ -4,19 +4,21 @@ import logging
 import math
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, List, Optional  # noqa: UP035 (no other list on fairseq's command line)
 
 import torch
-from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
-from omegaconf import II
+from omegaconf import II, MISSING
 
 from mmpt_plugin.data.local_copy import local_folder
+from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.models.checkpoint import weights_to_evaluate
+from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.text_backbone import TextBackbone, save_reference
 from mmpt_plugin.models.videoclip import VideoClipModel
 from mmpt_plugin.runs.checkpoints import change_when_loaded, checkpoint_to_start_from, write_whole_checkpoints
@@ -245,6 +247,58 @@ def read_from(place: str | Path, copy: str | None, setting: str) -> Path:
     if copy is not None:
         wait_for_all()
     return folder
+
+
+@dataclass
+class BenchmarkFilesConfig(FairseqDataclass):
+    """Where a benchmark's files are, to evaluate or to fine-tune on it."""
+
+    data: str = field(default=MISSING, metadata={"help": "data folder (docs/data.md)"})
+    annotations: Optional[str] = field(
+        default=None, metadata={"help": "annotation file or folder instead of the usual one"}
+    )
+    features: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "feature folder instead of the usual one; with local_copy also an address such as s3://bucket/it"
+        },
+    )
+    local_copy: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder on each machine's own disk to copy task.features to, before they are read"},
+    )
+    on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
+        default="error",
+        metadata={
+            "help": "videos without features: stop, or leave out and count (in the results, or the training log)"
+        },
+    )
+    split: ChoiceEnum(["official", "original"]) = field(  # type: ignore[valid-type]
+        default="official",
+        metadata={"help": "crosstask: videos by the annotation files alone, or the original's draw by features"},
+    )
+    drop_suffix: bool = field(
+        default=False, metadata={"help": "features are named <video id>.mp4.npy (or .webm, .mkv, ...)"}
+    )
+
+
+def benchmark_files(cfg: BenchmarkFilesConfig, model: VideoClipConfig) -> BenchmarkFiles:
+    """What `cfg` names, as the model takes it; features are copied first, where that is wanted.
+
+    Raises:
+        ValueError: as `given_features`.
+    """
+    return BenchmarkFiles(
+        Path(cfg.data),
+        annotations=Path(cfg.annotations) if cfg.annotations else None,
+        features=given_features(cfg.features, cfg.local_copy),
+        on_missing=str(cfg.on_missing),
+        feature_size=model.feature_size,
+        max_seconds=model.max_video_seconds,
+        features_per_second=model.features_per_second,
+        split=str(cfg.split),
+        drop_suffix=cfg.drop_suffix,
+    )
 
 
 def given_features(features: str | None, copy: str | None) -> Path | None:

@@ -21,7 +21,6 @@ from mmpt_plugin.criterions import (  # noqa: F401 (registers the criterions)
 )
 from mmpt_plugin.criterions.contrastive import NO_SPANS
 from mmpt_plugin.data.epoch_iterator import ShuffledEpochIterator
-from mmpt_plugin.evaluation.benchmark_files import BenchmarkFiles
 from mmpt_plugin.features.manifest import check_feature_settings, check_rate, read_settings
 from mmpt_plugin.finetuning.datasets import CaptionedClipDataset, LabelledVideoDataset
 from mmpt_plugin.finetuning.training_sets import TRAINING_SETS
@@ -29,7 +28,13 @@ from mmpt_plugin.models.checkpoint import feature_settings, read_checkpoint
 from mmpt_plugin.models.fairseq_model import FairseqVideoClipModel
 from mmpt_plugin.models.loading import check_state_dict, checkpoint_config
 from mmpt_plugin.models.text_backbone import check_vocabulary, load_tokenizer
-from mmpt_plugin.tasks.base import TrainingConfig, TrainingTask, check_training, given_features
+from mmpt_plugin.tasks.base import (
+    BenchmarkFilesConfig,
+    TrainingConfig,
+    TrainingTask,
+    benchmark_files,
+    check_training,
+)
 from mmpt_plugin.tasks.recording import RecordedTask
 
 logger = logging.getLogger(__name__)
@@ -39,35 +44,11 @@ FRAME_CRITERIONS = ("frame_cross_entropy", "step_binary_cross_entropy")
 
 
 @dataclass
-class VideoClipFinetuningConfig(TrainingConfig):
+class VideoClipFinetuningConfig(BenchmarkFilesConfig, TrainingConfig):
     """Which benchmark's training split, from which files."""
 
     benchmark: ChoiceEnum(list(TRAINING_SETS)) = field(  # type: ignore[valid-type]
         default=MISSING, metadata={"help": "what to fine-tune on"}
-    )
-    data: str = field(default=MISSING, metadata={"help": "data folder (docs/data.md)"})
-    annotations: Optional[str] = field(
-        default=None, metadata={"help": "annotation file (coin) or folder (others) instead of the usual one"}
-    )
-    features: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "feature folder instead of the usual one; with local_copy also an address such as s3://bucket/it"
-        },
-    )
-    local_copy: Optional[str] = field(
-        default=None,
-        metadata={"help": "folder on each machine's own disk to copy task.features to, before they are read"},
-    )
-    on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
-        default="error", metadata={"help": "videos without features: stop, or leave out and count in the log"}
-    )
-    split: ChoiceEnum(["official", "original"]) = field(  # type: ignore[valid-type]
-        default="official",
-        metadata={"help": "crosstask: the draw by the annotation files alone, or the original's by features"},
-    )
-    drop_suffix: bool = field(
-        default=False, metadata={"help": "features are named <video id>.mp4.npy (or .webm, .mkv, ...)"}
     )
     repeats: int = field(
         default=1,
@@ -118,19 +99,7 @@ class VideoClipFinetuningTask(RecordedTask, TrainingTask):
             raise ValueError(
                 f"{SETTING}: {self.checkpoint} was fine-tuned to classify frames already: start from a pre-trained one"
             )
-        self.training_set = TRAINING_SETS[str(self.cfg.benchmark)](
-            BenchmarkFiles(
-                Path(self.cfg.data),
-                annotations=Path(self.cfg.annotations) if self.cfg.annotations else None,
-                features=given_features(self.cfg.features, self.cfg.local_copy),
-                on_missing=str(self.cfg.on_missing),
-                feature_size=self.model_config.feature_size,
-                max_seconds=self.model_config.max_video_seconds,
-                features_per_second=self.model_config.features_per_second,
-                split=str(self.cfg.split),
-                drop_suffix=self.cfg.drop_suffix,
-            )
-        )
+        self.training_set = TRAINING_SETS[str(self.cfg.benchmark)](benchmark_files(self.cfg, self.model_config))
         if self.training_set.videos and self.cfg.repeats > 1:
             raise ValueError(
                 f"task.repeats is {self.cfg.repeats}, but {self.cfg.benchmark} trains on whole videos, which come once an "

@@ -20,6 +20,7 @@ from mmpt_plugin.evaluation import evaluate
 from mmpt_plugin.evaluation.benchmark import Benchmark
 from mmpt_plugin.evaluation.benchmarks.own_data import own_benchmark
 from mmpt_plugin.evaluation.results import format_table
+from mmpt_plugin.extras import naming_extras
 from mmpt_plugin.features.efficientnet import NAME as SMALL_NETWORK
 from mmpt_plugin.features.manifest import read_settings
 from mmpt_plugin.files import write_whole
@@ -227,14 +228,12 @@ def prepare_corpus(cfg: OwnVideosConfig, cache: Path) -> None:
     """Prepares the corpus by the settings that concern it.
 
     Raises:
-        ImportError: if what reads videos and captions is not installed.
+        MissingExtra: if what reads videos and captions is not installed.
         ValueError: if the run's folder lies among the videos, or as `prepare`.
     """
-    try:
+    with naming_extras("prepare", "task.videos"):
         from mmpt_plugin.own_videos.prepare import Preparation, prepare
         from mmpt_plugin.preparation.speech import SpeechSettings
-    except ModuleNotFoundError as error:
-        raise ImportError(f"videos and captions need {error.name}: pip install 'mmpt_plugin[prepare]'") from error
     videos = Path(cfg.videos)
     if cache.resolve().is_relative_to(videos.resolve()):
         raise ValueError(

@@ -218,9 +218,8 @@ class VideoClipPretrainingTask(RecordedTask, TrainingTask):
         if not isinstance(self.model, VideoClipModel) or self.start_checkpoint is None:
             return
         encoder = self.model.video_encoder
-        trained = trained_features(
-            read_checkpoint(self.start_checkpoint)
-        )  # fairseq has put this run's settings into content
+        own = read_checkpoint(self.start_checkpoint)  # in `content`, fairseq has put this run's settings
+        trained = trained_features(own)
         shared = encoder.transformer is self.model.text_encoder.transformer  # the text's positions are the same
         if trained == encoder.max_features or shared:
             return

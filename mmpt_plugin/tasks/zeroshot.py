@@ -34,7 +34,7 @@ from mmpt_plugin.models.loading import checkpoint_config, load_weights
 from mmpt_plugin.report.wanted import page_pictures
 from mmpt_plugin.runs.folder import hold_folder
 from mmpt_plugin.runs.processes import check_launch
-from mmpt_plugin.tasks.base import VideoClipTask, given_features
+from mmpt_plugin.tasks.base import BenchmarkFilesConfig, VideoClipTask, benchmark_files
 
 logger = logging.getLogger(__name__)
 
@@ -50,37 +50,13 @@ LOGGERS_AFTER_RESULTS = ("fairseq_cli.train", "fairseq.logging.progress_bar")  #
 
 
 @dataclass
-class VideoClipZeroShotConfig(FairseqDataclass):
+class VideoClipZeroShotConfig(BenchmarkFilesConfig):
     """Which benchmark, from which files, to which place."""
 
     benchmark: ChoiceEnum(list(EVALUATIONS)) = field(  # type: ignore[valid-type]
         default=MISSING, metadata={"help": "what to evaluate on"}
     )
-    data: str = field(default=MISSING, metadata={"help": "data folder (docs/data.md)"})
     results_path: str = field(default=MISSING, metadata={"help": "folder for <benchmark>.json and its scores"})
-    annotations: Optional[str] = field(
-        default=None, metadata={"help": "annotation file or folder instead of the usual one"}
-    )
-    features: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "feature folder instead of the usual one; with local_copy also an address such as s3://bucket/it"
-        },
-    )
-    local_copy: Optional[str] = field(
-        default=None,
-        metadata={"help": "folder on each machine's own disk to copy task.features to, before they are read"},
-    )
-    on_missing: ChoiceEnum(["error", "skip"]) = field(  # type: ignore[valid-type]
-        default="error", metadata={"help": "videos without features: stop, or leave out and count in the results"}
-    )
-    split: ChoiceEnum(["official", "original"]) = field(  # type: ignore[valid-type]
-        default="official",
-        metadata={"help": "crosstask: test videos by the annotation files alone, or the original's draw by features"},
-    )
-    drop_suffix: bool = field(
-        default=False, metadata={"help": "features are named <video id>.mp4.npy (or .webm, .mkv, ...)"}
-    )
     report: bool = field(default=True, metadata={"help": "write a page beside the results (docs/results.md)"})
     videos: Optional[str] = field(
         default=None, metadata={"help": "folder of videos, or library of mmpt-search, for pictures on the page"}
@@ -145,17 +121,7 @@ class VideoClipZeroShotTask(VideoClipTask):
             copy = str(beside) if (beside / "config.json").is_file() else self.own_model.bert
             self.own_model.bert = cfg.bert or copy
         text_backbone.check_vocabulary(self.model_config.bert, content, beside, str(self.checkpoint))
-        self.benchmark = EVALUATIONS[str(cfg.benchmark)](
-            Path(cfg.data),
-            annotations=Path(cfg.annotations) if cfg.annotations else None,
-            features=given_features(cfg.features, cfg.local_copy),
-            on_missing=str(cfg.on_missing),
-            feature_size=self.model_config.feature_size,
-            max_seconds=self.model_config.max_video_seconds,
-            features_per_second=self.model_config.features_per_second,
-            split=str(cfg.split),
-            drop_suffix=cfg.drop_suffix,
-        )
+        self.benchmark = EVALUATIONS[str(cfg.benchmark)](**vars(benchmark_files(cfg, self.model_config)))
         self.subject = Subject(
             vars(self.model_config), self.checkpoint, feature_settings(content), fine_tuned_on(content)
         )

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpt_plugin.criterions.choosing_parts import ChoosingPartsCriterion, best_part_logits, choosing_info_nce
-from mmpt_plugin.criterions.contrastive import Candidates, VideoTextContrastiveCriterion, symmetric_info_nce
+from mmpt_plugin.criterions.contrastive import Candidates, symmetric_info_nce
 from mmpt_plugin.models.config import VideoClipConfig
 from mmpt_plugin.models.pooling import part_means
 from mmpt_plugin.models.videoclip import VideoClipModel
 
-from ..together import together
+from ..together import criterion_of, together
 from .test_false_negatives import sample_of
 
 
@@ -105,18 +104,18 @@ class Parts(torch.nn.Module):
         return self.output
 
 
-def criterion_of(**given: object) -> ChoosingPartsCriterion:
-    return ChoosingPartsCriterion(SimpleNamespace(), **{"temperature": 0.7, "gather": False, **given})
+def choosing(**given: object) -> ChoosingPartsCriterion:
+    return criterion_of(ChoosingPartsCriterion, temperature=0.7, **given)
 
 
 def test_who_reads_parts_and_who_does_not() -> None:
     model = Parts(torch.randn(2, 3, 4), torch.randn(2, 4))
-    criterion_of().check_model(model)
+    choosing().check_model(model)
     with pytest.raises(ValueError, match=r"model\.clip_parts is 2, which criterion choosing_parts alone reads"):
-        VideoTextContrastiveCriterion(SimpleNamespace()).check_model(model)
+        criterion_of().check_model(model)
     model.clip_parts = 1
     with pytest.raises(ValueError, match=r"criterion choosing_parts needs model\.clip_parts of 2 or more"):
-        criterion_of().check_model(model)
+        choosing().check_model(model)
     with pytest.raises(ValueError, match=r"must pair row by row, got \(2, 4\) and \(2, 4\)"):
         choosing_info_nce(torch.zeros(2, 4), torch.zeros(2, 4))
 
@@ -130,7 +129,7 @@ def rows_of(rank: int) -> tuple[torch.Tensor, torch.Tensor, dict]:
 
 def gathered(rank: int) -> tuple:
     parts, text, sample = rows_of(rank)
-    loss, _, output = criterion_of(gather=True, false_negatives="mask")(Parts(parts, text), sample)
+    loss, _, output = choosing(gather=True, false_negatives="mask")(Parts(parts, text), sample)
     loss.backward()
     return loss.item(), parts.grad.numpy(), text.grad.numpy(), float(output["text_to_video"])
 
@@ -140,7 +139,7 @@ def test_two_processes_have_the_loss_and_the_gradients_of_the_joined_batch(tmp_p
     rows = [rows_of(rank) for rank in range(2)]
     parts, text = (torch.cat(side).detach().requires_grad_() for side in zip(*(row[:2] for row in rows)))
     sample = sample_of(torch.cat([row[2]["spans"] for row in rows]))
-    expected, _, output = criterion_of(false_negatives="mask")(Parts(parts, text), sample)
+    expected, _, output = choosing(false_negatives="mask")(Parts(parts, text), sample)
     expected.backward()
     plain = choosing_info_nce(parts, text, 0.7, Candidates(parts, text, 0))
     assert abs(plain - expected) > 0.01  # so that there was something to leave out

@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from mmpt_plugin.criterions.contrastive import (
 )
 from mmpt_plugin.criterions.mil_nce import MilNceCriterion
 
-from ..together import together
+from ..together import criterion_of, together
 
 
 def slow_info_nce(queries: torch.Tensor, keys: torch.Tensor, temperature: float) -> float:
@@ -112,7 +111,7 @@ def test_both_directions_make_the_symmetric_loss() -> None:
 @pytest.mark.parametrize("direction", ["text_to_video", "video_to_text"])
 def test_the_directed_criterion_goes_the_way_it_is_told(direction: str) -> None:
     video, text = torch.randn(5, 3), torch.randn(5, 3)
-    criterion = DirectedContrastiveCriterion(SimpleNamespace(), temperature=2.0, gather=False, direction=direction)
+    criterion = criterion_of(DirectedContrastiveCriterion, temperature=2.0, direction=direction)
     loss, size, _ = criterion(FixedEmbeddings(video, text), {"net_input": {}, "nsentences": 5, "ntokens": 9})
     ways = {
         "text_to_video": info_nce(text, video, torch.arange(5), 2.0),
@@ -130,7 +129,7 @@ def test_shares_of_the_rows_against_all_make_the_loss_and_the_gradients_of_the_j
     video = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     text = torch.randn(6 * texts_each, 3, dtype=torch.float64, requires_grad=True)
     direction = {"direction": "video_to_text"} if criterion is DirectedContrastiveCriterion else {}
-    loss = criterion(SimpleNamespace(), temperature=0.7, gather=False, **direction).loss
+    loss = criterion_of(criterion, temperature=0.7, **direction).loss
     whole = loss(video, text, Candidates(video, text, 0))
     shares, hits = [], torch.zeros(2)
     for first in (0, 2, 4):
@@ -194,7 +193,7 @@ class FixedEmbeddings(torch.nn.Module):
 
 
 def logged(video: torch.Tensor, text: torch.Tensor, temperature: float = 1.0) -> tuple[torch.Tensor, int, dict]:
-    criterion = VideoTextContrastiveCriterion(SimpleNamespace(), temperature, gather=False)
+    criterion = criterion_of(temperature=temperature)
     return criterion(FixedEmbeddings(video, text), {"net_input": {}, "nsentences": len(video), "ntokens": 7})
 
 
@@ -252,7 +251,7 @@ def rows_of(rank: int, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
 def gathered_loss(rank: int, pairs: int) -> tuple:
     """A process's loss, what it logs, and the gradients of its own rows."""
     video, text = rows_of(rank, pairs)
-    criterion = VideoTextContrastiveCriterion(SimpleNamespace(), 0.7, gather=True)
+    criterion = criterion_of(temperature=0.7, gather=True)
     sample = {"net_input": {}, "nsentences": pairs, "ntokens": 7}
     loss, _, output = criterion(FixedEmbeddings(video, text), sample)
     products = largest_products(criterion, FixedEmbeddings(video, text), sample)

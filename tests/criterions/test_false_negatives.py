@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from mmpt_plugin.criterions.contrastive import (
 from mmpt_plugin.criterions.false_negatives import are_near, overlaps, say_the_same, word_sets
 from mmpt_plugin.criterions.mil_nce import MilNceCriterion
 
-from ..together import together
+from ..together import criterion_of, together
 from .test_contrastive import FixedEmbeddings
 
 SPANS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=8)
@@ -92,10 +91,6 @@ def test_core_with_shares_and_exclusions_equals_the_slow_loop(pairs: int, seed: 
         info_nce(queries, candidates, torch.arange(pairs), 0.5, excluded=excluded),
         info_nce(queries, candidates, hard, 0.5, excluded=excluded),
     )
-
-
-def criterion_of(kind: type = VideoTextContrastiveCriterion, **given: object) -> VideoTextContrastiveCriterion:
-    return kind(SimpleNamespace(), **{"temperature": 1.0, "gather": False, **given})
 
 
 def sample_of(spans: torch.Tensor) -> dict:

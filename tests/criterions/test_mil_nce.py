@@ -2,7 +2,6 @@
 
 import math
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +12,8 @@ from hypothesis import strategies as st
 
 from mmpt_plugin.criterions.contrastive import Candidates, in_batch_accuracy
 from mmpt_plugin.criterions.mil_nce import MilNceCriterion, mil_nce
+
+from ..together import criterion_of
 
 
 def slow_mil_nce(video: list[list[float]], text: list[list[float]], temperature: float) -> float:
@@ -124,7 +125,7 @@ def test_the_criterion_and_what_it_logs() -> None:
     assert CRITERION_REGISTRY["mil_nce"] is MilNceCriterion
     video, text = (x.float() for x in random_embeddings(4, 3, 5, seed=2))
     sample = {"net_input": {}, "nsentences": 4, "ntokens": 9}
-    criterion = MilNceCriterion(SimpleNamespace(), temperature=0.5, gather=False)
+    criterion = criterion_of(MilNceCriterion, temperature=0.5)
     loss, sample_size, output = criterion(lambda: {"video_embeddings": video, "text_embeddings": text}, sample)
     torch.testing.assert_close(loss, mil_nce(video, text, 0.5))
     assert (sample_size, output["nsentences"], output["ntokens"]) == (1, 4, 9)

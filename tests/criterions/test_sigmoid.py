@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from mmpt_plugin.criterions.contrastive import Candidates
 from mmpt_plugin.criterions.sigmoid import SigmoidCriterion, sigmoid_loss
 
-from ..together import together
+from ..together import criterion_of, together
 
 
 def slow_sigmoid_loss(video: torch.Tensor, text: torch.Tensor, bias: float, temperature: float) -> float:
@@ -83,17 +82,13 @@ class Given(torch.nn.Module):
         return self.output | {"logit_scale": self.logit_scale, "logit_bias": self.logit_bias}
 
 
-def criterion_of(**given: object) -> SigmoidCriterion:
-    return SigmoidCriterion(SimpleNamespace(), **{"temperature": 1.0, "gather": False, **given})
-
-
 SAMPLE = {"net_input": {}, "nsentences": 4, "ntokens": 9}
 
 
 def test_the_criterion_takes_the_models_scale_and_bias() -> None:
     video, text = torch.randn(2, 4, 3)
     model = Given(video, text, -3.0)
-    criterion = criterion_of()
+    criterion = criterion_of(SigmoidCriterion)
     criterion.check_model(model)
     loss, _, _ = criterion(model, SAMPLE)
     assert loss.item() == pytest.approx(slow_sigmoid_loss(video, text, -3.0, 0.5), rel=1e-5)
@@ -104,20 +99,20 @@ def test_the_criterion_takes_the_models_scale_and_bias() -> None:
 def test_settings_that_exclude_one_another() -> None:
     model = Given(torch.eye(2), torch.eye(2), -1.0)
     with pytest.raises(ValueError, match=r"model\.logit_scale learns what criterion\.temperature=0\.5 would fix"):
-        criterion_of(temperature=0.5).check_model(model)
+        criterion_of(SigmoidCriterion, temperature=0.5).check_model(model)
     model.logit_scale = None
     with pytest.raises(
         ValueError, match=r"criterion\.temperature=1 and model\.normalize=false.*set model\.normalize=true"
     ):
-        criterion_of().check_model(model)
-    criterion_of(temperature=0.1).check_model(model)
+        criterion_of(SigmoidCriterion).check_model(model)
+    criterion_of(SigmoidCriterion, temperature=0.1).check_model(model)
     model.logit_bias = None
     with pytest.raises(ValueError, match=r"criterion sigmoid needs model\.logit_bias"):
-        criterion_of(temperature=0.1).check_model(model)
+        criterion_of(SigmoidCriterion, temperature=0.1).check_model(model)
     with pytest.raises(ValueError, match=r"criterion\.false_negatives=soft: the sigmoid loss knows pairs and others"):
-        criterion_of(false_negatives="soft")
+        criterion_of(SigmoidCriterion, false_negatives="soft")
     with pytest.raises(ValueError, match=r"criterion\.chunk is -1: it must be at least 0"):
-        criterion_of(chunk=-1)
+        criterion_of(SigmoidCriterion, chunk=-1)
 
 
 def rows_of(rank: int) -> Given:
@@ -127,7 +122,7 @@ def rows_of(rank: int) -> Given:
 
 def gathered(rank: int, chunk: int) -> tuple:
     model = rows_of(rank)
-    loss, _, _ = criterion_of(gather=True, chunk=chunk)(model, SAMPLE)
+    loss, _, _ = criterion_of(SigmoidCriterion, gather=True, chunk=chunk)(model, SAMPLE)
     loss.backward()
     grads = [model.output[side].grad.numpy() for side in ("video_embeddings", "text_embeddings")]
     return loss.item(), *grads, model.logit_bias.grad.item(), model.logit_scale.grad.item()
@@ -138,7 +133,7 @@ def test_two_processes_have_the_loss_and_the_gradients_of_the_joined_batch(tmp_p
     rows = [rows_of(rank).output for rank in range(2)]
     sides = [torch.cat([row[side] for row in rows]).detach().requires_grad_() for side in rows[0]]
     model = Given(*sides, -2.0)
-    expected, _, _ = criterion_of()(model, SAMPLE | {"nsentences": 8})
+    expected, _, _ = criterion_of(SigmoidCriterion)(model, SAMPLE | {"nsentences": 8})
     expected.backward()
     assert np.mean([loss for loss, *_ in results]) == pytest.approx(expected.item(), rel=1e-6)
     for place, side in ((1, sides[0]), (2, sides[1])):  # fairseq averages the gradients of processes

@@ -82,6 +82,13 @@ def test_features_are_one_normalised_row_a_second(tmp_path, videos, stub):
         np.testing.assert_allclose(features, expected, atol=1e-3)
 
 
+def test_what_follows_in_the_process_has_its_own_number_of_threads(tmp_path, videos, stub):
+    """A training's last bits depend on it, and torchrun gives each process one."""
+    before = torch.get_num_threads()
+    run(stub_job(tmp_path / "out", torch_threads=before + 1), find_videos(videos).videos, in_this_process)
+    assert torch.get_num_threads() == before
+
+
 def test_manifest_and_records(tmp_path, videos, stub):
     out = tmp_path / "out"
     run(stub_job(out), find_videos(videos).videos, in_this_process)

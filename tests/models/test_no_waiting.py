@@ -17,6 +17,8 @@ from mmpt_plugin.data.pairs import Inputs
 from mmpt_plugin.models.pooling import POOLING
 from mmpt_plugin.models.videoclip import VideoClipModel, frame_classifier
 
+from ..together import criterion_of
+
 SECONDS, TOKENS = np.array([3, 8, 1, 5]), np.array([9, 2, 5, 4])
 
 
@@ -48,7 +50,7 @@ def sample(net_input: Inputs, target: torch.Tensor | None = None) -> dict:
 def test_pre_training(
     model: VideoClipModel, criterion_class: type, dtype: torch.dtype, pooling: str, chunk_pairs: int
 ) -> None:
-    criterion = criterion_class(SimpleNamespace(), temperature=1.0, gather=False)
+    criterion = criterion_of(criterion_class)
     model.pool, model.chunk_pairs = POOLING[pooling], chunk_pairs
     loss, _, _ = criterion(model.to(dtype), sample(inputs(3 if criterion_class is MilNceCriterion else 1)))
     loss.backward()

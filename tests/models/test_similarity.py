@@ -3,7 +3,6 @@
 import ast
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +16,8 @@ from mmpt_plugin.models.loading import check_state_dict
 from mmpt_plugin.models.similarity import similarity, similarity_to_own, unit_rows
 from mmpt_plugin.models.text_backbone import load_tokenizer
 from mmpt_plugin.models.videoclip import VideoClipModel
+
+from ..together import criterion_of
 
 PACKAGE = Path(__file__).resolve().parents[2] / "mmpt_plugin"
 PRODUCTS_OF_OTHER_THINGS = {  # file -> why a matrix product there compares no texts with videos
@@ -144,7 +145,7 @@ class Fixed(torch.nn.Module):
 def test_the_scale_is_an_inverse_temperature_and_learns(kind: type) -> None:
     video, text = torch.nn.functional.normalize(torch.randn(2, 5, 3), dim=2)
     direction = {"direction": "text_to_video"} if kind is DirectedContrastiveCriterion else {}
-    criterion = kind(SimpleNamespace(), temperature=1.0, gather=False, **direction)
+    criterion = criterion_of(kind, **direction)
     sample = {"net_input": {}, "nsentences": 5, "ntokens": 9}
 
     def loss_at(log_scale: float) -> torch.Tensor:
@@ -162,10 +163,10 @@ def test_the_scale_is_an_inverse_temperature_and_learns(kind: type) -> None:
 
 
 def test_settings_that_exclude_one_another(normalised: VideoClipModel, caplog: pytest.LogCaptureFixture) -> None:
-    fixed = VideoTextContrastiveCriterion(SimpleNamespace(), temperature=0.07, gather=False)
+    fixed = criterion_of(temperature=0.07)
     with pytest.raises(ValueError, match=r"model\.logit_scale learns what criterion\.temperature=0\.07 would fix"):
         fixed.check_model(normalised)
-    criterion = VideoTextContrastiveCriterion(SimpleNamespace(), temperature=1.0, gather=False)
+    criterion = criterion_of()
     with pytest.raises(ValueError, match=r"model\.logit_bias is read by criterion sigmoid alone"):
         criterion.check_model(normalised)
     normalised.logit_bias = None
