@@ -8,6 +8,7 @@ import logging
 from functools import lru_cache
 from pathlib import Path
 
+from mmpt_plugin.files import UnusableFile
 from mmpt_plugin.report.parts import Pictures
 from mmpt_plugin.search.store import DATABASE, Store
 
@@ -80,11 +81,13 @@ class VideoFolder:
     def _decode(self, video_id: str, second: float) -> str | None:
         import av
 
+        from mmpt_plugin.features.video import open_container
+
         file = self._files.get(video_id)
         if file is None:
             return self._without(video_id, f"no file of that name in {self.folder}")
         try:
-            with av.open(str(file), metadata_errors="replace") as container:
+            with open_container(file) as container:
                 stream = container.streams.video[0]
                 start = (container.start_time or 0) / av.time_base
                 container.seek(int((start + second) * av.time_base))
@@ -96,7 +99,7 @@ class VideoFolder:
                 if image is None:
                     return self._without(video_id, "no frame can be decoded")
                 picture = image.to_image()
-        except (av.error.FFmpegError, IndexError, OSError) as error:
+        except (av.error.FFmpegError, UnusableFile, IndexError, OSError) as error:
             return self._without(video_id, str(error) or "no video stream")
         picture.thumbnail((WIDTH, WIDTH))
         jpeg = io.BytesIO()

@@ -12,7 +12,8 @@ import av
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer, OutputContainer
 
-from mmpt_plugin.files import require_file, write_whole
+from mmpt_plugin.features.video import open_container
+from mmpt_plugin.files import UnusableFile, write_whole
 from mmpt_plugin.search.marks import safe_name
 from mmpt_plugin.search.moments import Moment
 
@@ -48,13 +49,13 @@ def playable(path: Path) -> bool:
     if codecs is None:
         return False
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with open_container(path) as container:
             video = [stream.codec_context for stream in container.streams.video]
             sound = [stream.codec_context.name in SOUND for stream in container.streams.audio]
             return (
                 bool(video) and video[0].name in codecs and video[0].pix_fmt in ("yuv420p", "yuvj420p") and all(sound)
             )
-    except av.error.FFmpegError:
+    except (UnusableFile, OSError, av.error.FFmpegError):
         return False
 
 
@@ -72,11 +73,10 @@ def cut(path: Path, start: float, end: float, height: int = 720) -> bytes:
     """
     if not 0 <= start < end or end - start > LONGEST:
         raise ValueError(f"{start} to {end} seconds: a stretch of at most {LONGEST:.0f} seconds is needed")
-    require_file(path)
     out = io.BytesIO()
     try:
         with (
-            av.open(str(path), metadata_errors="replace") as source,
+            open_container(path) as source,
             av.open(cast(IO[Any], out), "w", format="mp4") as target,
         ):
             _transcode(source, target, start, end, height)

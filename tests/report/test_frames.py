@@ -45,6 +45,13 @@ def test_a_video_without_a_frame_has_no_picture_and_is_named(videos, caplog):
     assert "absent" in caplog.text and "broken" in caplog.text
 
 
+def test_a_playlist_in_a_videos_place_opens_no_other_file(tmp_path, caplog):
+    write_video(tmp_path / "secret.mp4", gray_levels([40] * 10, 256, 144), fps=10)
+    (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
+    assert VideoFolder(tmp_path)("a", 0) is None
+    assert "not a container of video" in caplog.text
+
+
 def test_pictures_of_a_library_are_those_that_it_keeps(tmp_path):
     rows = Rows(
         np.array([[0, 2]]), np.zeros((1, 4), np.float16), np.zeros((2, 4), np.float16), {0: b"first", 9: b"last"}
